@@ -1,0 +1,40 @@
+/**
+ * The registry: every driver by name, loaded when first used.
+ *
+ * Probing looks at small functions only, so that opening one format does not
+ * load the others.
+ *
+ * @module
+ */
+import type { FormatEntry, ProtocolEntry } from "../lib/block/driver.ts";
+import { probeQcow2 } from "./qcow2/probe.ts";
+import { probeHostDevice } from "./file/probe.ts";
+
+/** All formats. */
+export const FORMATS: readonly FormatEntry[] = [
+  {
+    name: "qcow2",
+    probe: probeQcow2,
+    load: async () => (await import("./qcow2/driver.ts")).qcow2,
+  },
+  {
+    name: "raw",
+    probe: () => 1,
+    load: async () => (await import("./raw.ts")).raw,
+  },
+];
+
+/** All protocols. */
+export const PROTOCOLS: readonly ProtocolEntry[] = [
+  {
+    name: "file",
+    prefixes: ["file"],
+    load: async () => (await import("./file/driver.ts")).file,
+  },
+  {
+    name: "host_device",
+    prefixes: ["host_device"],
+    probeDevice: probeHostDevice,
+    load: async () => (await import("./file/driver.ts")).hostDevice,
+  },
+];

@@ -1,0 +1,114 @@
+import type { BlockNode } from "./node.ts";
+
+/** A value in format-specific information; objects keep insertion order. */
+export type InfoValue =
+  | string
+  | number
+  | bigint
+  | boolean
+  | readonly InfoValue[]
+  | { readonly [key: string]: InfoValue };
+
+/** What `info` shows of a node beside name, size and children. */
+export interface ImageDetails {
+  /** Allocation unit, bytes; absent where the format shows none. */
+  readonly clusterSize?: number;
+  /** The image is encrypted. */
+  readonly encrypted?: boolean;
+  /** The image was not closed cleanly (`dirty-flag`); absent where the driver has no such information. */
+  readonly dirty?: boolean;
+  /** Keys as JSON output names them (`refcount-bits`), values plain. */
+  readonly specific?: { readonly type: string; readonly data: { readonly [key: string]: InfoValue } };
+}
+
+/** A backing file: its stored name, and its node once it is open. */
+export interface BackingLink {
+  /** The name stored in the image, `""` if there is none. */
+  readonly name: string;
+  /** The stored format name, `undefined` if there is none. */
+  readonly format: string | undefined;
+  /** The open backing node; `null` until {@linkcode attach}, and where there is none. */
+  readonly node: BlockNode | null;
+  /** Hands over the backing node, which is then closed with the overlay. */
+  attach(node: BlockNode | null): void;
+  /** Rewrites the stored name and format. Absent where the format cannot. */
+  change?(name: string, format: string | undefined): Promise<void>;
+}
+
+/** What a check may repair. */
+export type RepairMode = "none" | "leaks" | "all";
+
+/** The outcome of a check. Counts of clusters, except where it says bytes. */
+export interface CheckResult {
+  /** Internal errors: the check is incomplete. */
+  checkErrors: number;
+  /** Corruptions left. */
+  corruptions: number;
+  /** Corruptions repaired. */
+  corruptionsFixed: number;
+  /** Leaked clusters left. */
+  leaks: number;
+  /** Leaked clusters freed. */
+  leaksFixed: number;
+  /** End of the last used cluster, bytes; 0 if the format does not tell. */
+  imageEndOffset: number;
+  /** Clusters of the virtual disk; 0 if the format does not tell. */
+  totalClusters: number;
+  /** Of these, stored in the image. */
+  allocatedClusters: number;
+  /** Of these, not behind their predecessor. */
+  fragmentedClusters: number;
+  /** Of these, compressed. */
+  compressedClusters: number;
+}
+
+/** Consistency checks. */
+export interface Checker {
+  /**
+   * Checks, and repairs what `repair` allows; findings go to `report`, one
+   * line each, without the program's name.
+   *
+   * @throws {ImageError} if the check could not be completed.
+   */
+  check(repair: RepairMode, report: (line: string) => void): Promise<CheckResult>;
+}
+
+/** An internal snapshot. */
+export interface SnapshotInfo {
+  /** Id, decimal digits as a rule. */
+  readonly id: string;
+  /** Name. */
+  readonly name: string;
+  /** Seconds since 1970. */
+  readonly dateSeconds: number;
+  /** Nanoseconds of the second. */
+  readonly dateNanoseconds: number;
+  /** Guest clock, nanoseconds. */
+  readonly vmClock: bigint;
+  /** Saved VM state, bytes. */
+  readonly vmStateSize: number;
+  /** Instruction count, if recorded. */
+  readonly icount?: bigint;
+}
+
+/** Internal snapshots of an open image. */
+export interface SnapshotStore {
+  /** All, in table order. */
+  list(): readonly SnapshotInfo[];
+}
+
+/** A persistent dirty bitmap. */
+export interface BitmapInfo {
+  /** Name. */
+  readonly name: string;
+  /** Bytes of the disk for a bit. */
+  readonly granularity: number;
+  /** `in-use`, `auto`. */
+  readonly flags: readonly string[];
+}
+
+/** Persistent dirty bitmaps of an open image. */
+export interface BitmapStore {
+  /** All, in directory order. */
+  list(): readonly BitmapInfo[];
+}

@@ -1,0 +1,109 @@
+import type { BlockNode } from "./node.ts";
+import type { OpenMode } from "./mode.ts";
+import type { OptionSet, OptionSpec } from "./options.ts";
+
+/** What a file that an image names is for. */
+export type ChildRole = "backing" | "data-file" | "extent" | "log";
+
+/** What a driver gets from whoever opens or creates an image. */
+export interface DriverContext {
+  /** The image's name as messages show it. */
+  readonly filename: string;
+  /** How it is opened. */
+  readonly mode: OpenMode;
+  /** Refuse what only a hostile image has (huge tables, implicit references). */
+  readonly untrusted: boolean;
+  /** Prints one diagnostic line, complete, without the program's name. */
+  report(line: string): void;
+  /** Prints `warning: <text>` after the program's name. */
+  warn(text: string): void;
+  /**
+   * Opens a file that the image names, as a protocol node without a format,
+   * through the open gate. Locks are taken as for a file of this image.
+   */
+  openFile(role: ChildRole, filename: string): Promise<BlockNode>;
+  /** Creates a file that belongs to the image being created and opens it for writing. */
+  createFile(role: ChildRole, filename: string, options: OptionSet): Promise<BlockNode>;
+}
+
+/** What all drivers have. */
+interface DriverBase {
+  /** As `-f` takes it and `info` shows it. */
+  readonly name: string;
+  /** Options of `create -o`; absent if it cannot create. */
+  readonly createOptions?: readonly OptionSpec[];
+}
+
+/** Reaches bytes by a name: local files, devices, servers. */
+export interface ProtocolDriver extends DriverBase {
+  /** Opens `filename` (prefix already stripped). Takes no locks: see `BlockNode.lock`. */
+  open(filename: string, context: DriverContext): Promise<BlockNode>;
+  /** Makes (or empties) a file. `options` are typed values of `createOptions`. */
+  create?(filename: string, options: OptionSet, context: DriverContext): Promise<void>;
+  /** Removes a file that `create` made. */
+  remove?(filename: string): Promise<void>;
+}
+
+/** Request to make an image. */
+export interface CreateRequest {
+  /** The target's name as given. */
+  readonly filename: string;
+  /** The format's and the protocol's options, typed. */
+  readonly options: OptionSet;
+  /** Makes the file below (with the protocol's options out of `options`) and opens it for writing. */
+  createBase(): Promise<BlockNode>;
+  /** Services. */
+  readonly context: DriverContext;
+}
+
+/** Sizes that an image would take, bytes. */
+export interface MeasureResult {
+  /** With the source's data (or none). */
+  readonly required: number;
+  /** With every byte of the disk stored. */
+  readonly fullyAllocated: number;
+  /** For the source's bitmaps; absent where source or target have none. */
+  readonly bitmaps?: number;
+}
+
+/** A format: puts a disk into a file. */
+export interface FormatDriver extends DriverBase {
+  /** The node above passes through: no metadata of its own, needs only what its user needs (raw). */
+  readonly transparent: boolean;
+  /** Runtime options (`--image-opts`), without the common ones. */
+  readonly openOptions: readonly OptionSpec[];
+  /**
+   * Opens the image in `file`, which is then closed with the node; on failure
+   * the caller closes `file`. Backing files are opened and attached by the
+   * caller afterwards.
+   */
+  open(file: BlockNode, options: OptionSet, context: DriverContext): Promise<BlockNode>;
+  /** Makes an image. Whatever it opened is closed on every path. */
+  create?(request: CreateRequest): Promise<void>;
+  /** Whether a failed `create` leaves nothing behind (the caller removes the file). */
+  readonly removesFailedCreate?: boolean;
+  /** Says how large an image would be. `source` is an open node, `undefined` with a mere size. */
+  measure?(options: OptionSet, source: BlockNode | undefined): Promise<MeasureResult>;
+}
+
+/** Entry of the registry: what is known of a driver before it is loaded. */
+export interface DriverEntry<D> {
+  /** The driver's name. */
+  readonly name: string;
+  /** Loads it. */
+  load(): Promise<D>;
+}
+
+/** Entry of a format. */
+export interface FormatEntry extends DriverEntry<FormatDriver> {
+  /** Score of the first 512 bytes (zero-filled) for this format, 0 = not it, 100 = surely. */
+  probe(head: Uint8Array, filename: string): number;
+}
+
+/** Entry of a protocol. */
+export interface ProtocolEntry extends DriverEntry<ProtocolDriver> {
+  /** Names before the colon that select it. */
+  readonly prefixes: readonly string[];
+  /** How well an existing device suits a name without prefix, 0 = not at all. */
+  probeDevice?(filename: string): number;
+}

@@ -1,0 +1,133 @@
+import type { Allocator, PackedRun, PackTarget } from "./plan.ts";
+import type {
+  BackingLink,
+  BitmapStore,
+  Checker,
+  ImageDetails,
+  SnapshotStore,
+} from "./capabilities.ts";
+import type { NodeAccess } from "./mode.ts";
+
+/** What requests a node takes and likes. All in bytes. */
+export interface NodeLimits {
+  /** Offsets and lengths of requests must be multiples of this (1 for buffered files). */
+  readonly requestAlignment: number;
+  /** Allocation unit, 0 where there is none. Compressed writes are whole clusters. */
+  readonly clusterSize: number;
+  /** Zero writes and discards below this granularity cannot free anything; 0 = no preference. */
+  readonly zeroAlignment: number;
+}
+
+/** How a zero write may be done. */
+export interface ZeroFlags {
+  /** The host range may be deallocated if it then still reads as zeros. */
+  readonly unmap: boolean;
+  /** Throw `ENOTSUP` rather than write buffers of zeros. */
+  readonly noFallback?: boolean;
+}
+
+/** How new space is provided when a node grows. */
+export type Preallocation = "off" | "metadata" | "falloc" | "full";
+
+/** A run of guest bytes with one state. */
+export interface Extent {
+  /** Bytes, at least 1, at most what was asked for. */
+  readonly length: number;
+  /**
+   * `data`: stored in this node; `zero`: this node says that it reads as zeros;
+   * `unallocated`: this node says nothing, its backing file (or zeros) shows.
+   */
+  readonly state: "data" | "zero" | "unallocated";
+  /** Stored compressed. Such extents may end at every cluster. */
+  readonly compressed: boolean;
+  /** State `data`, but the file below has a hole there, so it reads as zeros. */
+  readonly hole?: boolean;
+  /** The protocol node that holds the plain bytes, if they lie plainly anywhere. */
+  readonly file?: BlockNode;
+  /** Where they begin in `file`, bytes. */
+  readonly offset?: number;
+  /** How to get at the bytes of a compressed extent without this node's help. */
+  readonly packed?: PackedRun;
+}
+
+/** A child of a node, as `info` lists it. */
+export interface NodeChild {
+  /** `file`, `extents.0` … */
+  readonly name: string;
+  /** The child. */
+  readonly node: BlockNode;
+}
+
+/** A plain local file that other threads may open by its path. */
+export interface LocalFile {
+  /** Absolute path. */
+  readonly path: string;
+  /** Opened with `O_DIRECT`: buffers, offsets and lengths must be aligned. */
+  readonly direct: boolean;
+  /** Opened with `O_DSYNC`. */
+  readonly sync: boolean;
+}
+
+/**
+ * A run of bytes with a length: a protocol, a format on top of one, or a
+ * filter. All offsets and lengths are bytes. Requests must lie within
+ * `[0, length)`; what reaches past it throws `EIO`.
+ *
+ * Failures are {@linkcode ImageError}s with an `errno`.
+ */
+export interface BlockNode extends AsyncDisposable {
+  /** The driver's name: `raw`, `file` … */
+  readonly driver: string;
+  /** The name as messages show it. */
+  readonly filename: string;
+  /** Whether writes are refused. */
+  readonly readOnly: boolean;
+  /** Bytes; for protocols rounded up to a multiple of 512. */
+  readonly length: number;
+  /** What requests the node takes. */
+  readonly limits: NodeLimits;
+  /** The nodes below, the last attached first; backing files are not among them. */
+  readonly children: readonly NodeChild[];
+
+  /** Fills `into` from `offset`: through backing files, zeros where nothing is stored. */
+  read(offset: number, into: Uint8Array): Promise<void>;
+  /** Writes all of `from` at `offset`. */
+  write(offset: number, from: Uint8Array): Promise<void>;
+  /** Makes a range read as zeros. */
+  writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void>;
+  /** Says that a range's content is of no use any more. May do nothing. */
+  discard(offset: number, length: number): Promise<void>;
+  /** The first run with one state at `offset`; `length` ≥ 1 is the most that is of interest. */
+  extent(offset: number, length: number): Promise<Extent>;
+  /** Everything written so far is on stable storage when this resolves. */
+  flush(): Promise<void>;
+  /** Sets the virtual size. New space reads as zeros. */
+  resize(length: number, how: Preallocation): Promise<void>;
+  /** Bytes that the image takes on its host (`st_blocks` · 512); `undefined` where nobody knows. */
+  allocatedSize(): Promise<number | undefined>;
+
+  // Capabilities: present where the driver has them, found by property and never by the driver's name.
+
+  /** Protocols on local files: how other threads reach the same bytes. */
+  readonly local?: LocalFile;
+  /** Protocols: takes (or changes) the locks that the node above needs. */
+  lock?(access: NodeAccess): Promise<void>;
+  /** Protocols: the exact length in bytes where `length` is rounded up. */
+  readonly exactLength?: number;
+  /** Formats: what `info` shows. */
+  details?(): Promise<ImageDetails>;
+  /** Whether everything not yet written reads as zeros (a fresh, not preallocated image). */
+  readsZeroWhenNew?(): Promise<boolean>;
+  /** The backing file's name and node. */
+  readonly backing?: BackingLink;
+  /** Consistency checks and repair. */
+  readonly checker?: Checker;
+  /** Internal snapshots. */
+  readonly snapshots?: SnapshotStore;
+  /** Persistent dirty bitmaps. */
+  readonly bitmaps?: BitmapStore;
+  /** Host space for guest ranges, to be filled by someone else. */
+  readonly allocator?: Allocator;
+  /** Compressed writes. */
+  readonly packer?: PackTarget;
+}

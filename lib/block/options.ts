@@ -1,0 +1,207 @@
+import { ImageError } from "./error.ts";
+import { parseInteger, parseSize } from "../bytes/size.ts";
+
+/** The types of option values, as `-o help` shows them. */
+export type OptionType = "str" | "bool" | "num" | "size";
+
+/** One option of a driver. */
+export interface OptionSpec {
+  /** The key: `cluster_size`. */
+  readonly name: string;
+  /** The value's type. */
+  readonly type: OptionType;
+  /** One line for `-o help`. */
+  readonly help: string;
+  /** The default's text, if the option is always printed on the "Formatting" line. */
+  readonly default?: string;
+}
+
+/** A key and value as given, before they have a type. */
+export type OptionPair = readonly [key: string, value: string];
+
+/**
+ * Splits `key=value,key=value`: `,,` is one comma, a bare word means
+ * `word=on`, a bare `noWORD` means `WORD=off`. The key `id` is dropped.
+ */
+export function splitOptions(list: string): OptionPair[] {
+  const pairs: OptionPair[] = [];
+  let rest = list;
+  while (rest !== "") {
+    let piece = "";
+    for (;;) {
+      const comma = rest.indexOf(",");
+      if (comma < 0) {
+        piece += rest;
+        rest = "";
+        break;
+      }
+      piece += rest.slice(0, comma);
+      if (rest[comma + 1] !== ",") {
+        rest = rest.slice(comma + 1);
+        break;
+      }
+      piece += ",";
+      rest = rest.slice(comma + 2);
+    }
+    const equals = piece.indexOf("=");
+    const pair: OptionPair = equals >= 0
+      ? [piece.slice(0, equals), piece.slice(equals + 1)]
+      : piece.startsWith("no")
+      ? [piece.slice(2), "off"]
+      : [piece, "on"];
+    if (pair[0] !== "id") pairs.push(pair);
+  }
+  return pairs;
+}
+
+interface StoredOption {
+  readonly text: string;
+  readonly value: string | number | boolean;
+}
+
+const SIZE_HINT = "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n" +
+  "and exabytes, respectively.";
+
+/** The options given for some specs: typed, in the order of the specs, the last of a key wins. */
+export class OptionSet {
+  /** The options that exist. */
+  readonly specs: readonly OptionSpec[];
+  readonly #given = new Map<string, StoredOption>();
+
+  /** An empty set for `specs`; of specs with one name the first counts. */
+  constructor(specs: readonly OptionSpec[], pairs: readonly OptionPair[] = []) {
+    const seen = new Set<string>();
+    this.specs = specs.filter((spec) => !seen.has(spec.name) && seen.add(spec.name));
+    for (const [key, value] of pairs) this.set(key, value);
+  }
+
+  /**
+   * Sets a value from its text.
+   *
+   * @throws {ImageError} for an unknown key or a value that its type refuses.
+   */
+  set(key: string, text: string): void {
+    const spec = this.specs.find((spec) => spec.name === key);
+    if (spec === undefined) {
+      throw new ImageError(`Invalid parameter '${key}'`, { errno: "EINVAL", field: key });
+    }
+    this.#given.set(key, { text, value: typedValue(spec, text) });
+  }
+
+  /** Sets a size from a number of bytes. */
+  setSize(key: string, bytes: number): void {
+    this.#given.set(key, { text: String(bytes), value: bytes });
+  }
+
+  /** Forgets a value. */
+  delete(key: string): void {
+    this.#given.delete(key);
+  }
+
+  /** Whether a value was given (defaults do not count). */
+  has(key: string): boolean {
+    return this.#given.has(key);
+  }
+
+  /** The text as given, or the default's. */
+  text(key: string): string | undefined {
+    return this.#given.get(key)?.text ?? this.specs.find((spec) => spec.name === key)?.default;
+  }
+
+  /** A string, or its default. */
+  string(key: string): string | undefined {
+    return this.text(key);
+  }
+
+  /** A number or a size in bytes, or its default. */
+  number(key: string): number | undefined {
+    const value = this.#value(key);
+    return typeof value === "number" ? value : undefined;
+  }
+
+  /** A flag; false if neither given nor on by default. */
+  flag(key: string): boolean {
+    return this.#value(key) === true;
+  }
+
+  /** Given and default values in the order of the specs, as the "Formatting" line prints them. */
+  *printable(): Generator<OptionPair> {
+    for (const spec of this.specs) {
+      const given = this.#given.get(spec.name);
+      if (given === undefined) {
+        if (spec.default !== undefined) yield [spec.name, spec.default];
+      } else if (typeof given.value === "number") {
+        yield [spec.name, String(given.value)];
+      } else if (spec.type === "str") {
+        yield [spec.name, given.text.replaceAll(",", ",,")];
+      } else {
+        yield [spec.name, given.text];
+      }
+    }
+  }
+
+  /** The same values under other specs; keys that they lack are left out. */
+  restrictedTo(specs: readonly OptionSpec[]): OptionSet {
+    const other = new OptionSet(specs);
+    for (const [key, stored] of this.#given) {
+      if (specs.some((spec) => spec.name === key)) other.#given.set(key, stored);
+    }
+    return other;
+  }
+
+  #value(key: string): string | number | boolean | undefined {
+    const given = this.#given.get(key);
+    if (given !== undefined) return given.value;
+    const spec = this.specs.find((spec) => spec.name === key);
+    return spec?.default === undefined ? undefined : typedValue(spec, spec.default);
+  }
+}
+
+function typedValue(spec: OptionSpec, text: string): string | number | boolean {
+  const key = spec.name;
+  switch (spec.type) {
+    case "str":
+      return text;
+    case "bool":
+      if (["on", "yes", "true", "y"].includes(text)) return true;
+      if (["off", "no", "false", "n"].includes(text)) return false;
+      throw new ImageError(`Parameter '${key}' expects 'on' or 'off'`, {
+        errno: "EINVAL",
+        field: key,
+      });
+    case "num": {
+      const value = parseInteger(text);
+      if (value === "malformed") {
+        throw new ImageError(`Parameter '${key}' expects a number`, {
+          errno: "EINVAL",
+          field: key,
+        });
+      }
+      if (value === "out-of-range" || value > BigInt(Number.MAX_SAFE_INTEGER)) {
+        throw new ImageError(`Value '${text}' is too large for parameter '${key}'`, {
+          errno: "EINVAL",
+          field: key,
+        });
+      }
+      return Number(value);
+    }
+    case "size": {
+      const value = parseSize(text);
+      if (value === "malformed") {
+        throw new ImageError(`Parameter '${key}' expects a non-negative number below 2^64`, {
+          errno: "EINVAL",
+          field: key,
+          hint: SIZE_HINT,
+        });
+      }
+      if (value === "out-of-range") {
+        throw new ImageError(`Value '${text}' is out of range for parameter '${key}'`, {
+          errno: "EINVAL",
+          field: key,
+        });
+      }
+      // Kept exact up to 2^53 - 1; a larger size only has to be refused, which its approximate value does as well.
+      return Number(value);
+    }
+  }
+}

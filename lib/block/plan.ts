@@ -1,0 +1,68 @@
+import type { BlockNode } from "./node.ts";
+
+/** The compression methods of image formats. */
+export type Codec = "deflate" | "zstd";
+
+/** One compressed cluster in a file. */
+export interface PackedRun {
+  /** The protocol node that holds the compressed bytes. */
+  readonly file: BlockNode;
+  /** Where they begin, bytes. */
+  readonly offset: number;
+  /** How many there are at most, bytes; the stream may end earlier. */
+  readonly length: number;
+  /** How they are compressed. */
+  readonly codec: Codec;
+  /** The size of the cluster when inflated, bytes. */
+  readonly size: number;
+  /** Bytes of the inflated cluster that come before the extent. */
+  readonly skip: number;
+}
+
+/** Host space reserved for a guest range. Exactly one of `publish` and `abandon` is called, once. */
+export interface Allocation {
+  /** Guest bytes covered, from the offset that was asked for. */
+  readonly length: number;
+  /** The protocol node to fill. */
+  readonly file: BlockNode;
+  /** Where in `file` the first byte goes. */
+  readonly offset: number;
+  /** Makes the range reachable, once its bytes are in `file`. */
+  publish(): Promise<void>;
+  /** Gives the space back; the guest range keeps its old content. */
+  abandon(): Promise<void>;
+}
+
+/**
+ * Planning of bulk writes: the driver decides where bytes go and keeps the
+ * tables, someone else moves the bytes.
+ *
+ * A range that was allocated and not yet published may be allocated again by a
+ * later request (two runs in one cluster): the second gets the same host
+ * space, and either order of publishing is right.
+ */
+export interface Allocator {
+  /**
+   * Reserves host space for a prefix of `[offset, offset + length)`. What the
+   * clusters hold beside the range (copy-on-write of head and tail, zeros) is
+   * the driver's work and done on return. `null`: this range cannot be filled
+   * from outside (encrypted …), use `write`.
+   */
+  allocate(offset: number, length: number): Promise<Allocation | null>;
+}
+
+/** Compressed writes of whole clusters. */
+export interface PackTarget {
+  /** The image's method. */
+  readonly codec: Codec;
+  /** Bytes of a cluster before compression. */
+  readonly clusterSize: number;
+  /**
+   * Stores one cluster whose content was compressed elsewhere.
+   * `offset` is a multiple of `clusterSize`; the cluster must not be stored
+   * yet (`EIO` else). A cluster that does not shrink is written with `write`.
+   */
+  writePacked(offset: number, packed: Uint8Array): Promise<void>;
+  /** Ends a run of compressed writes (rounds the file up to 512 bytes). */
+  finish(): Promise<void>;
+}

@@ -1,0 +1,14 @@
+/** What opening and operations need from whoever calls them: where diagnostics go, how far to trust, when to stop. */
+export interface Environment {
+  /** A warning for the user, without `warning:` and the program's name. */
+  warn(text: string): void;
+  /** A complete diagnostic line (a check's findings, a corruption notice), without the program's name. */
+  report(line: string): void;
+  /** Images come from strangers: no implicit references, no oversized tables. */
+  readonly untrusted: boolean;
+  /** Ends a running operation early; it then throws the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** Says nothing, trusts as the reference tool does. */
+export const QUIET: Environment = { warn() {}, report() {}, untrusted: false };

@@ -1,0 +1,2 @@
+/** Called with a fraction from 0 to 1 as an operation gets on. */
+export type Progress = (fraction: number) => void;
