@@ -139,11 +139,6 @@ declare module "@std/cli/parse-args" {
   ): { _: (string | number)[]; [option: string]: unknown };
 }
 
-declare module "@std/cli/unicode-width" {
-  /** Columns that `str` takes on a terminal. */
-  export function unicodeWidth(str: string): number;
-}
-
 declare module "@std/fmt/colors" {
   export function setColorEnabled(value: boolean): void;
   export function getColorEnabled(): boolean;
