@@ -35,7 +35,33 @@ export const MAX_L1_BYTES = 32 * 1024 * 1024;
 export const MAX_REFCOUNT_TABLE_BYTES = 8 * 1024 * 1024;
 /** Most internal snapshots. */
 export const MAX_SNAPSHOTS = 65536;
+/** Most bitmaps. */
+export const MAX_BITMAPS = 65535;
+/** Largest bitmap directory, bytes. */
+export const MAX_BITMAP_DIRECTORY_BYTES = 1024 * MAX_BITMAPS;
 /** Longest backing file name, bytes. */
 export const MAX_BACKING_NAME = 1023;
 /** Host offsets lie below this. */
 export const MAX_HOST_OFFSET = 2 ** 56;
+
+/**
+ * Bounds in place of the format's own for images that the user does not trust
+ * (`untrusted`). Each still allows a disk of 256 TiB with 64 KiB clusters,
+ * and keeps what opening an image costs below a few MiB.
+ */
+export const UNTRUSTED = {
+  /** Largest active L1 table, bytes. */
+  l1Bytes: 4 * 1024 * 1024,
+  /** Largest refcount table, bytes. */
+  refcountTableBytes: 1024 * 1024,
+  /** Most internal snapshots. */
+  snapshots: 1024,
+  /** Largest snapshot table, bytes. */
+  snapshotTableBytes: 1024 * 1024,
+  /** Most bitmaps. */
+  bitmaps: 256,
+  /** Largest bitmap directory, bytes. */
+  bitmapDirectoryBytes: 256 * 1024,
+  /** Largest table of one bitmap, entries. */
+  bitmapTableEntries: 65536,
+} as const;

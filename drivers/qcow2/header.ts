@@ -1,3 +1,10 @@
+/**
+ * The header: what cluster 0 says (sections 1 and 2 of the format's reference).
+ * `header_reader.ts` reads and checks it, `header_writer.ts` stores it.
+ *
+ * @module
+ */
+
 /** A header extension that this driver does not know; kept and written back. */
 export interface UnknownExtension {
   /** Type. */
@@ -42,11 +49,11 @@ export interface Qcow2Header {
   snapshotCount: number;
   /** Offset of the snapshot table, bytes. */
   snapshotsOffset: number;
-  /** Known and (only when opened for reading metadata) unknown bits. */
+  /** Known bits; others are refused when the header is read. */
   incompatible: bigint;
   /** Bits; unknown ones are kept. */
   compatible: bigint;
-  /** Bits. */
+  /** Bits; unknown ones are cleared when the image is opened for writing. */
   autoclear: bigint;
   /** log2 of refcount bits, 0 to 6. */
   refcountOrder: number;
@@ -62,4 +69,39 @@ export interface Qcow2Header {
   bitmaps: BitmapsExtension | undefined;
   /** In the order in which they were read. */
   unknownExtensions: UnknownExtension[];
+  /**
+   * The stored bytes of names that are not UTF-8, by their text: a header that
+   * is written back keeps every name as it was.
+   */
+  readonly spellings: Map<string, Uint8Array>;
+}
+
+/** Whether an incompatible feature bit (see `Incompatible`) is set. */
+export function hasFeature(header: Qcow2Header, bit: number): boolean {
+  return (header.incompatible & BigInt(bit)) !== 0n;
+}
+
+/** Sets or clears an incompatible feature bit in memory. */
+export function setFeature(header: Qcow2Header, bit: number, on: boolean): void {
+  if (on) header.incompatible |= BigInt(bit);
+  else header.incompatible &= ~BigInt(bit);
+}
+
+const decoder = new TextDecoder();
+const encoder = new TextEncoder();
+
+/** The text of a stored name, up to a NUL if it has one. */
+export function decodeName(header: Qcow2Header, bytes: Uint8Array): string {
+  const end = bytes.indexOf(0);
+  const stored = end < 0 ? bytes : bytes.subarray(0, end);
+  const name = decoder.decode(stored);
+  const encoded = encoder.encode(name);
+  const same = encoded.length === stored.length && encoded.every((byte, i) => byte === stored[i]);
+  if (!same) header.spellings.set(name, stored.slice());
+  return name;
+}
+
+/** The bytes of a name as they are stored: those that were read if it is unchanged. */
+export function encodeName(header: Qcow2Header, name: string): Uint8Array {
+  return header.spellings.get(name) ?? encoder.encode(name);
 }
