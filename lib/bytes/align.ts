@@ -15,7 +15,9 @@ export function alignUp(value: number, unit: number): number {
   const rest = value % unit;
   if (rest === 0) return value;
   const result = value - rest + unit;
-  if (result > Number.MAX_SAFE_INTEGER) throw new RangeError(`${value} rounded up to ${unit} is above 2^53 - 1`);
+  if (result > Number.MAX_SAFE_INTEGER) {
+    throw new RangeError(`${value} rounded up to ${unit} is above 2^53 - 1`);
+  }
   return result;
 }
 

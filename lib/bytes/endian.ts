@@ -54,13 +54,15 @@ export function readU16LE(bytes: Uint8Array, offset: number): number {
 /** The big-endian 32-bit unsigned integer at `offset`. Throws `RangeError` outside the array. */
 export function readU32BE(bytes: Uint8Array, offset: number): number {
   if (!(offset >= 0 && offset + 4 <= bytes.length)) outside(bytes, offset, 4);
-  return (bytes[offset]! << 24 | bytes[offset + 1]! << 16 | bytes[offset + 2]! << 8 | bytes[offset + 3]!) >>> 0;
+  return (bytes[offset]! << 24 | bytes[offset + 1]! << 16 | bytes[offset + 2]! << 8 |
+    bytes[offset + 3]!) >>> 0;
 }
 
 /** The little-endian 32-bit unsigned integer at `offset`. Throws `RangeError` outside the array. */
 export function readU32LE(bytes: Uint8Array, offset: number): number {
   if (!(offset >= 0 && offset + 4 <= bytes.length)) outside(bytes, offset, 4);
-  return (bytes[offset + 3]! << 24 | bytes[offset + 2]! << 16 | bytes[offset + 1]! << 8 | bytes[offset]!) >>> 0;
+  return (bytes[offset + 3]! << 24 | bytes[offset + 2]! << 16 | bytes[offset + 1]! << 8 |
+    bytes[offset]!) >>> 0;
 }
 
 /** The big-endian 64-bit unsigned integer at `offset`. Throws `RangeError` outside the array. */
@@ -177,7 +179,12 @@ export function getSafeU64(view: DataView, offset: number, littleEndian = false)
  * Writes a number from 0 to 2^53 - 1 as a 64-bit integer of `view` at `offset`, big-endian unless `littleEndian`.
  * Throws `RangeError` for another number, or outside the view.
  */
-export function setSafeU64(view: DataView, offset: number, value: number, littleEndian = false): void {
+export function setSafeU64(
+  view: DataView,
+  offset: number,
+  value: number,
+  littleEndian = false,
+): void {
   checkSafe(value);
   const high = Math.floor(value / TWO_32);
   view.setUint32(offset + (littleEndian ? 4 : 0), high, littleEndian);

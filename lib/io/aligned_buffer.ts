@@ -1,26 +1,30 @@
 /**
  * Memory whose address is a multiple of the page size, which direct I/O (O_DIRECT) needs.
  *
- * Resizable buffers are reserved as whole pages, ordinary ones are not; and the `resizable` or `growable` mark tells it
- * from the outside, in another worker too.
+ * Memories of WebAssembly begin on a page, ordinary buffers do not. Resizable buffers would too, but
+ * typed arrays on them are many times slower.
  *
  * @module
  */
 
-/** A new zeroed array of `length` bytes that begins on a page. `shared` makes its buffer a `SharedArrayBuffer`. */
-export function alignedBytes(length: number, options?: { shared?: false }): Uint8Array<ArrayBuffer>;
-/** A new zeroed array of `length` bytes that begins on a page, in shared memory. */
-export function alignedBytes(length: number, options: { shared: true }): Uint8Array<SharedArrayBuffer>;
-export function alignedBytes(length: number, options: { shared?: boolean } = {}): Uint8Array {
-  const limit = { maxByteLength: length };
-  return options.shared
-    ? new Uint8Array(new SharedArrayBuffer(length, limit), 0, length)
-    : new Uint8Array(new ArrayBuffer(length, limit), 0, length);
+const PAGE = 65536;
+
+const aligned = new WeakSet<ArrayBufferLike>();
+
+/**
+ * A new zeroed array of `length` bytes that begins on a page. Each one reserves gigabytes of addresses
+ * (not of memory): for a few buffers that live long. It cannot be transferred to another thread.
+ */
+export function alignedBytes(length: number): Uint8Array<ArrayBuffer> {
+  const pages = Math.max(1, Math.ceil(length / PAGE));
+  // Without `shared` the buffer is an ordinary one.
+  const { buffer } = new WebAssembly.Memory({ initial: pages, maximum: pages });
+  if (!(buffer instanceof ArrayBuffer)) throw new TypeError("the memory is shared");
+  aligned.add(buffer);
+  return new Uint8Array(buffer, 0, length);
 }
 
-/** Whether the first byte of `bytes` is known to lie on a multiple of `unit`, a power of two up to 4096. */
+/** Whether `bytes` lies in memory of {@linkcode alignedBytes} and begins on a multiple of `unit`. */
 export function isAlignedBytes(bytes: Uint8Array, unit: number): boolean {
-  const { buffer } = bytes;
-  const onPage = buffer instanceof ArrayBuffer ? buffer.resizable : buffer.growable;
-  return onPage && bytes.byteOffset % unit === 0;
+  return bytes.byteOffset % unit === 0 && aligned.has(bytes.buffer);
 }

@@ -140,7 +140,11 @@ export function errnoOf(error: unknown): Errno | undefined {
     const number = /\(os error (\d+)\)/.exec(error.message)?.[1];
     if (number !== undefined) return errnoFromNumber(Number(number));
   }
-  for (let prototype = error.constructor; prototype !== Error; prototype = Object.getPrototypeOf(prototype)) {
+  for (
+    let prototype = error.constructor;
+    prototype !== Error;
+    prototype = Object.getPrototypeOf(prototype)
+  ) {
     if (prototype === null || prototype === Function.prototype) return undefined;
     const errno = Object.hasOwn(BY_CLASS, prototype.name) ? BY_CLASS[prototype.name] : undefined;
     if (errno !== undefined) return errno;
@@ -163,7 +167,12 @@ export class HostError extends Error {
   /**
    * An error whose message is the C library's words for `errno`, or `denied`. `cause` keeps what was caught.
    */
-  constructor(errno: Errno, operation: string, path: string, options?: ErrorOptions & { denied?: string }) {
+  constructor(
+    errno: Errno,
+    operation: string,
+    path: string,
+    options?: ErrorOptions & { denied?: string },
+  ) {
     super(options?.denied ?? errnoText(errno), options);
     this.errno = errno;
     this.operation = operation;
