@@ -167,7 +167,11 @@ export function checkFloors(project: Project): string[] {
   return complaints;
 }
 
-/** Modules that reach themselves by any kind of reference, one complaint a cycle found. */
+/**
+ * Modules that reach themselves, one complaint a cycle found. Types that
+ * describe each other may do so within a folder, for no program ever runs in
+ * that circle; between folders they may not either.
+ */
 export function checkCycles(project: Project): string[] {
   const complaints: string[] = [];
   const done = new Set<string>();
@@ -180,8 +184,10 @@ export function checkCycles(project: Project): string[] {
     }
     if (done.has(path)) return;
     trail.push(path);
-    for (const { specifier } of project.get(path)?.references ?? []) {
-      if (specifier !== undefined && isRelative(specifier)) visit(resolve(path, specifier));
+    for (const { specifier, kind } of project.get(path)?.references ?? []) {
+      if (specifier === undefined || !isRelative(specifier)) continue;
+      const target = resolve(path, specifier);
+      if (kind !== "type" || dirname(target) !== dirname(path)) visit(target);
     }
     trail.pop();
     done.add(path);

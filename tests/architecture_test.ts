@@ -167,6 +167,21 @@ Deno.test("a cycle is found, types and lazy imports included", () => {
   );
 });
 
+Deno.test("types of one folder may describe each other, values may not need each other", () => {
+  const types = { "lib/io/a.ts": `import type { B } from "./b.ts";` };
+  assertEquals(
+    checkCycles(sample({ ...types, "lib/io/b.ts": `import { a } from "./a.ts"; a();` })),
+    [],
+  );
+  assertEquals(
+    checkCycles(sample({
+      "lib/io/a.ts": `import { b } from "./b.ts"; b();`,
+      "lib/io/b.ts": `await import("./a.ts");`,
+    })),
+    ["lib/io/a.ts → lib/io/b.ts → lib/io/a.ts"],
+  );
+});
+
 Deno.test("there are no cycles", () => {
   assertEquals(checkCycles(project), []);
 });
