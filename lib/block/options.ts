@@ -19,36 +19,50 @@ export interface OptionSpec {
 /** A key and value as given, before they have a type. */
 export type OptionPair = readonly [key: string, value: string];
 
+/** One item of an option list: `key=value`, or a bare word. */
+export interface OptionPiece {
+  /** The key, or the word. */
+  readonly key: string;
+  /** The value, `,,` in it turned into one comma; `undefined` for a bare word. */
+  readonly value: string | undefined;
+}
+
 /**
- * Splits `key=value,key=value`: `,,` is one comma, a bare word means
- * `word=on`, a bare `noWORD` means `WORD=off`. The key `id` is dropped.
+ * The items of `key=value,word,key=value`. A key or a bare word ends at the
+ * first comma, a value at the first single one.
+ *
+ * `implied` is the key of a list's first item where that is a bare word, which
+ * is then a value.
+ */
+export function* optionPieces(list: string, implied?: string): Generator<OptionPiece> {
+  let at = 0;
+  while (at < list.length) {
+    const end = at + list.slice(at).search(/[=,]|$/);
+    const bare = list[end] !== "=";
+    if (bare && (at > 0 || implied === undefined)) {
+      yield { key: list.slice(at, end), value: undefined };
+      at = end + 1;
+      continue;
+    }
+    const key = bare ? implied! : list.slice(at, end);
+    const text = /^(?:[^,]|,,)*/.exec(list.slice(bare ? at : end + 1))![0];
+    yield { key, value: text.replaceAll(",,", ",") };
+    at = (bare ? at : end + 1) + text.length + 1;
+  }
+}
+
+/**
+ * Splits `key=value,key=value`: a bare word means `word=on`, a bare `noWORD`
+ * means `WORD=off`. The key `id` is dropped.
  */
 export function splitOptions(list: string): OptionPair[] {
   const pairs: OptionPair[] = [];
-  let rest = list;
-  while (rest !== "") {
-    let piece = "";
-    for (;;) {
-      const comma = rest.indexOf(",");
-      if (comma < 0) {
-        piece += rest;
-        rest = "";
-        break;
-      }
-      piece += rest.slice(0, comma);
-      if (rest[comma + 1] !== ",") {
-        rest = rest.slice(comma + 1);
-        break;
-      }
-      piece += ",";
-      rest = rest.slice(comma + 2);
-    }
-    const equals = piece.indexOf("=");
-    const pair: OptionPair = equals >= 0
-      ? [piece.slice(0, equals), piece.slice(equals + 1)]
-      : piece.startsWith("no")
-      ? [piece.slice(2), "off"]
-      : [piece, "on"];
+  for (const { key, value } of optionPieces(list)) {
+    const pair: OptionPair = value !== undefined
+      ? [key, value]
+      : key.startsWith("no")
+      ? [key.slice(2), "off"]
+      : [key, "on"];
     if (pair[0] !== "id") pairs.push(pair);
   }
   return pairs;
@@ -177,13 +191,13 @@ function typedValue(spec: OptionSpec, text: string): string | number | boolean {
           field: key,
         });
       }
-      if (value === "out-of-range" || value > BigInt(Number.MAX_SAFE_INTEGER)) {
+      if (value === "out-of-range" || value.value > BigInt(Number.MAX_SAFE_INTEGER)) {
         throw new ImageError(`Value '${text}' is too large for parameter '${key}'`, {
           errno: "EINVAL",
           field: key,
         });
       }
-      return Number(value);
+      return Number(value.value);
     }
     case "size": {
       const value = parseSize(text);
@@ -201,7 +215,7 @@ function typedValue(spec: OptionSpec, text: string): string | number | boolean {
         });
       }
       // Kept exact up to 2^53 - 1; a larger size only has to be refused, which its approximate value does as well.
-      return Number(value);
+      return Number(value.value);
     }
   }
 }

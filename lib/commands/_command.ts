@@ -8,6 +8,7 @@
  */
 
 import type { JsonValue } from "../bytes/json.ts";
+import type { Progress } from "../ops/progress.ts";
 
 /** One option of a command. */
 export interface OptionSpec {
@@ -41,8 +42,8 @@ export interface OptionSpec {
 export type OptionTable = Readonly<Record<string, OptionSpec>>;
 
 /** What one option becomes: `true` for a flag, else its value. */
-type OptionValue<S extends OptionSpec> = S extends
-  { parse(text: string, previous: never): infer R } ? R | undefined
+type OptionValue<S extends OptionSpec> = S extends { parse(text: string, previous: never): infer R }
+  ? R | undefined
   : S extends { value: string } ? string | undefined
   : S extends { attached: readonly (infer A)[] } ? boolean | A
   : boolean;
@@ -76,8 +77,8 @@ export type ProgressStyle = boolean | "bar" | "json";
 
 /** Where a running command says how far it is. */
 export interface ProgressReporter extends Disposable {
-  /** Reports that `done` of `total` is done, in any unit; called as often as convenient. */
-  report(done: number, total: number): void;
+  /** Takes a fraction from 0 to 1, as often as convenient, and the bytes there are to do in all. */
+  readonly report: Progress;
 }
 
 /** Settings of {@linkcode CommandContext.progress}. */
@@ -116,7 +117,7 @@ export interface CommandContext<T extends OptionTable = OptionTable> {
   /** Prints a JSON document on standard output, with a newline after it. */
   json(value: JsonValue): void;
   /** Starts to show progress; disposing of the result ends it. */
-  progress(settings: ProgressSettings): ProgressReporter;
+  progress(settings: ProgressSettings): Promise<ProgressReporter>;
 }
 
 /** A command with the option table `T`. */
@@ -132,10 +133,16 @@ export interface Command<T extends OptionTable = OptionTable> {
   /** Its operands in the order of the help. */
   readonly operands: readonly OperandSpec[];
   /**
-   * Set when a word of a dash and a digit that directly follows the first
-   * operand is an operand too (`resize FILE -1G`).
+   * Set when operands are looked at in their place among the options: a word of
+   * a dash and a digit directly behind the first one is an operand too
+   * (`resize FILE -1G`), and one too many stops the scan.
    */
-  readonly negativeOperand?: boolean;
+  readonly ordered?: {
+    /** How many operands there may be. */
+    readonly most: number;
+    /** The usage error for one more. */
+    readonly excess: string;
+  };
   /** The files that the command line names. Must not throw; operands may be missing. */
   access(options: ParsedOptions<T>, operands: readonly string[]): Access;
   /** Runs the command and answers with the exit code; may throw anything. */

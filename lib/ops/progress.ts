@@ -1,2 +1,6 @@
-/** Called with a fraction from 0 to 1 as an operation gets on. */
-export type Progress = (fraction: number) => void;
+/**
+ * Called as an operation gets on: with a fraction from 0 to 1, and with the
+ * bytes that there are to do in all where that is known (it lets a rate be
+ * shown).
+ */
+export type Progress = (fraction: number, totalBytes?: number) => void;

@@ -1,0 +1,98 @@
+import { type MapEntry, mapImage } from "../ops/map.ts";
+import { CommandError, defineCommand } from "./_command.ts";
+import { hexNumber } from "./_format.ts";
+import {
+  environmentOf,
+  FORCE_SHARE,
+  FORMAT,
+  onlyImage,
+  OUTPUT,
+  readSize,
+  UNTRUSTED,
+} from "./_options.ts";
+
+const COLUMN = 16;
+
+/** `qimg map`: shows where the data of an image lies (cli.md, 12.5). */
+export const map = defineCommand({
+  name: "map",
+  description: "Show where the data of an image lies",
+  synopsis: [
+    "[-f FMT] [--start-offset OFFSET] [--max-length LENGTH]",
+    "[--output human|json] [-U] [--untrusted] FILENAME",
+  ],
+  options: {
+    format: FORMAT,
+    output: OUTPUT,
+    forceShare: FORCE_SHARE,
+    start: {
+      short: "s",
+      long: ["start-offset"],
+      value: "OFFSET",
+      help: ["first byte of the disk to look at, default 0"],
+      parse: (text: string) => readSize("start offset", text),
+    },
+    length: {
+      short: "l",
+      long: ["max-length"],
+      value: "LENGTH",
+      help: ["bytes of the disk to look at, default all"],
+      parse: (text: string) => readSize("max length", text),
+    },
+    untrusted: UNTRUSTED,
+  },
+  operands: [{ name: "FILENAME", help: ["image to look at"] }],
+  access: (_, [filename]) => ({ reads: [filename] }),
+  async run(ctx) {
+    const { format, output = "human", start, length, forceShare } = ctx.options;
+    const filename = onlyImage(ctx.operands);
+    const entries = mapImage(
+      { filename, format },
+      { start, length, forceShare },
+      environmentOf(ctx, ctx.options.untrusted),
+    );
+    if (output === "human") {
+      await printTable(entries, ctx.out);
+    } else {
+      await printArray(entries, ctx.out);
+    }
+    return 0;
+  },
+});
+
+async function printTable(
+  entries: AsyncIterable<MapEntry>,
+  out: (text: string) => void,
+): Promise<void> {
+  // The heading waits for the first entry: an image that cannot be opened prints nothing.
+  let first = true;
+  for await (const entry of entries) {
+    if (first) out(row("Offset", "Length", "Mapped to", "File"));
+    first = false;
+    if (!entry.data || entry.zero) continue;
+    if (entry.offset === undefined || entry.file === undefined) {
+      throw new CommandError("File contains external, encrypted or compressed clusters.");
+    }
+    out(row(...[entry.start, entry.length, entry.offset].map(hexNumber), entry.file));
+  }
+}
+
+function row(...cells: readonly string[]): string {
+  return cells.map((cell, i) => i < cells.length - 1 ? cell.padEnd(COLUMN) : cell).join("") + "\n";
+}
+
+async function printArray(
+  entries: AsyncIterable<MapEntry>,
+  out: (text: string) => void,
+): Promise<void> {
+  let separator = "[";
+  for await (const { start, length, depth, present, zero, data, compressed, offset } of entries) {
+    out(
+      `${separator}{ "start": ${start}, "length": ${length}, "depth": ${depth}, ` +
+        `"present": ${present}, "zero": ${zero}, "data": ${data}, "compressed": ${compressed}` +
+        `${offset === undefined ? "" : `, "offset": ${offset}`}}`,
+    );
+    separator = ",\n";
+  }
+  out("]\n");
+}

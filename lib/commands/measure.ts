@@ -1,0 +1,89 @@
+import { splitOptions } from "../block/options.ts";
+import { measureImage } from "../ops/measure.ts";
+import { CommandError, defineCommand } from "./_command.ts";
+import {
+  addOptionList,
+  environmentOf,
+  FORCE_SHARE,
+  OUTPUT,
+  readSize,
+  UNTRUSTED,
+} from "./_options.ts";
+
+/** `qimg measure`: calculates how large a new image would be (cli.md, 12.6). */
+export const measure = defineCommand({
+  name: "measure",
+  description: "Calculate how large a new image would be",
+  synopsis: [
+    "[-O TARGET_FMT] [-o OPTIONS] [--output human|json]",
+    "(--size SIZE | [-f FMT] [-U] [--untrusted] FILENAME)",
+  ],
+  options: {
+    targetFormat: {
+      short: "O",
+      long: ["target-format"],
+      value: "TARGET_FMT",
+      help: ["format of the new image, default raw"],
+    },
+    format: {
+      short: "f",
+      long: ["format"],
+      value: "FMT",
+      help: ["format of FILENAME; without it the content decides"],
+    },
+    options: {
+      short: "o",
+      long: ["options"],
+      value: "OPTIONS",
+      help: ["options of the new image, key=value,..."],
+      parse: addOptionList,
+    },
+    output: OUTPUT,
+    size: {
+      long: ["size"],
+      value: "SIZE",
+      help: ["virtual size of the new image"],
+      parse: (text: string) => readSize("image size", text),
+    },
+    forceShare: FORCE_SHARE,
+    untrusted: UNTRUSTED,
+  },
+  operands: [{ name: "FILENAME", help: ["image whose content the new one would get"] }],
+  access: (_, [filename]) => ({ reads: [filename] }),
+  async run(ctx) {
+    const { targetFormat, format, options, output = "human", size, forceShare } = ctx.options;
+    const [filename, extra] = ctx.operands;
+    if (extra !== undefined) {
+      throw new CommandError("At most one filename argument is allowed.");
+    }
+    if (filename === undefined && format !== undefined) {
+      throw new CommandError("--image-opts, -f, and -l require a filename argument.");
+    }
+    if (filename === undefined && size === undefined) {
+      throw new CommandError("Either --size N or one filename must be specified.");
+    }
+    if (filename !== undefined && size !== undefined) {
+      throw new CommandError("--size N cannot be used together with a filename.");
+    }
+    const result = await measureImage({
+      format: targetFormat,
+      options: splitOptions(options ?? ""),
+      size,
+      source: filename === undefined ? undefined : { filename, format },
+      forceShare,
+    }, environmentOf(ctx, ctx.options.untrusted));
+    if (output === "json") {
+      ctx.json({
+        required: result.required,
+        "fully-allocated": result.fullyAllocated,
+        bitmaps: result.bitmaps,
+      });
+    } else {
+      ctx.out(
+        `required size: ${result.required}\nfully allocated size: ${result.fullyAllocated}\n`,
+      );
+      if (result.bitmaps !== undefined) ctx.out(`bitmaps size: ${result.bitmaps}\n`);
+    }
+    return 0;
+  },
+});

@@ -1,0 +1,65 @@
+/**
+ * The commands that work, in the order in which help lists them. Each is
+ * loaded when it is used.
+ */
+
+import type { Command } from "./_command.ts";
+
+/** What is known of a command before it is loaded. */
+export interface CommandEntry {
+  /** The word that selects it. */
+  readonly name: string;
+  /** One sentence without its full stop; the same as the command's own. */
+  readonly description: string;
+  /** Loads it. */
+  load(): Promise<Command>;
+}
+
+/** All commands. */
+export const COMMANDS: readonly CommandEntry[] = [
+  {
+    name: "check",
+    description: "Check the consistency of an image, and repair it",
+    load: async () => (await import("./check.ts")).check,
+  },
+  {
+    name: "compare",
+    description: "Compare the contents of two images",
+    load: async () => (await import("./compare.ts")).compare,
+  },
+  {
+    name: "convert",
+    description: "Copy images to a new one, in the same or another format",
+    load: async () => (await import("./convert.ts")).convert,
+  },
+  {
+    name: "create",
+    description: "Make a new image",
+    load: async () => (await import("./create.ts")).create,
+  },
+  {
+    name: "dd",
+    description: "Copy part of an image to a new one",
+    load: async () => (await import("./dd.ts")).dd,
+  },
+  {
+    name: "info",
+    description: "Show what an image is",
+    load: async () => (await import("./info.ts")).info,
+  },
+  {
+    name: "map",
+    description: "Show where the data of an image lies",
+    load: async () => (await import("./map.ts")).map,
+  },
+  {
+    name: "measure",
+    description: "Calculate how large a new image would be",
+    load: async () => (await import("./measure.ts")).measure,
+  },
+  {
+    name: "resize",
+    description: "Change the virtual size of an image",
+    load: async () => (await import("./resize.ts")).resize,
+  },
+];
