@@ -8,7 +8,14 @@
  *
  * @module
  */
-import { closeLibc, lastErrno, type Libc, openLibc } from "./_libc.ts";
+import {
+  type ChangingLibc,
+  closeLibc,
+  lastErrno,
+  type Libc,
+  openChangingLibc,
+  openLibc,
+} from "./_libc.ts";
 import { type Errno, errnoFromNumber, HostError } from "./errno.ts";
 import type { HostFile } from "./_host_types.ts";
 
@@ -48,11 +55,12 @@ const UNRELATED: ReadonlySet<Errno> = new Set([...UNSUPPORTED, "EXDEV", "EINVAL"
 const NONE: ReadonlySet<Errno> = new Set();
 
 /**
- * Loads the C library if it can be loaded, and says whether it is there. A program that gives up the
- * ffi permission calls this first. Later calls cost nothing.
+ * Loads the C library if it can be loaded, and says whether it is there: all of it, or for "reading"
+ * only what holes and locks need, in half the time. A program that gives up the ffi permission calls
+ * this first; what is not loaded then answers later that it cannot. Later calls cost nothing.
  */
-export function loadNative(): boolean {
-  return openLibc() !== undefined;
+export function loadNative(what: "reading" | "all" = "all"): boolean {
+  return openLibc() !== undefined && (what === "reading" || openChangingLibc() !== undefined);
 }
 
 /**
@@ -167,9 +175,13 @@ export class NativeFile implements Disposable {
    * (posix_fallocate). Throws `HostError`.
    */
   preallocate(offset: number, length: number): void {
-    const call = () => this.#libc.posix_fallocate(this.#descriptor, BigInt(offset), BigInt(length));
-    let number = call();
-    while (number !== 0 && errnoFromNumber(number) === "EINTR") number = call();
+    const libc = openChangingLibc();
+    if (libc === undefined) throw new HostError("ENOTSUP", "allocate", this.path);
+    const [start, size] = [BigInt(offset), BigInt(length)];
+    let number: number;
+    do {
+      number = libc.posix_fallocate(this.#descriptor, start, size);
+    } while (number !== 0 && errnoFromNumber(number) === "EINTR");
     if (number !== 0) throw new HostError(errnoFromNumber(number), "allocate", this.path);
   }
 
@@ -186,7 +198,7 @@ export class NativeFile implements Disposable {
     const from = new BigInt64Array([BigInt(sourceOffset)]);
     const to = new BigInt64Array([BigInt(offset)]);
     const size = BigInt(length);
-    const copied = this.#call(
+    const copied = this.#change(
       "copy",
       UNRELATED,
       (libc, fd) => Number(libc.copy_file_range(source.#descriptor, from, fd, to, size, 0)),
@@ -200,7 +212,8 @@ export class NativeFile implements Disposable {
    */
   cloneFrom(source: NativeFile): boolean {
     const from = BigInt(source.#descriptor);
-    return this.#call("clone", UNRELATED, (libc, fd) => libc.ioctl_number(fd, FICLONE, from)) >= 0;
+    return this.#change("clone", UNRELATED, (libc, fd) => libc.ioctl_number(fd, FICLONE, from)) >=
+      0;
   }
 
   /**
@@ -224,11 +237,11 @@ export class NativeFile implements Disposable {
    * empty. False where the file system does not know it.
    */
   setNoCow(): boolean {
+    const libc = openChangingLibc();
     const flags = new BigInt64Array(1);
-    const get = this.#libc.ioctl_buffer(this.#descriptor, FS_IOC_GETFLAGS, flags);
-    if (get !== 0) return false;
+    if (libc?.ioctl_buffer(this.#descriptor, FS_IOC_GETFLAGS, flags) !== 0) return false;
     flags[0]! |= FS_NOCOW_FL;
-    return this.#libc.ioctl_buffer(this.#descriptor, FS_IOC_SETFLAGS, flags) === 0;
+    return libc.ioctl_buffer(this.#descriptor, FS_IOC_SETFLAGS, flags) === 0;
   }
 
   /**
@@ -249,7 +262,7 @@ export class NativeFile implements Disposable {
     if (flags === undefined) return false;
     flags.setUint32(0, flags.getUint32(0, true) | FS_XFLAG_EXTSIZE, true);
     flags.setUint32(4, length, true);
-    return this.#call(
+    return this.#change(
       "set the extent size of",
       UNRELATED,
       (libc, fd) => libc.ioctl_buffer(fd, FS_IOC_FSSETXATTR, flags),
@@ -297,20 +310,27 @@ export class NativeFile implements Disposable {
 
   #fallocate(mode: number, offset: number, length: number): boolean {
     const [start, size] = [BigInt(offset), BigInt(length)];
-    const call = (libc: Libc, fd: number) => libc.fallocate(fd, mode, start, size);
-    return this.#call("allocate", UNSUPPORTED, call) >= 0;
+    return this.#change(
+      "allocate",
+      UNSUPPORTED,
+      (libc, fd) => libc.fallocate(fd, mode, start, size),
+    ) >= 0;
   }
 
   #deviceRange(operation: string, request: bigint, offset: number, length: number): boolean {
     const range = new BigUint64Array([BigInt(offset), BigInt(length)]);
-    const call = (libc: Libc, fd: number) => libc.ioctl_buffer(fd, request, range);
-    return this.#call(operation, UNSUPPORTED, call) >= 0;
+    return this.#change(
+      operation,
+      UNSUPPORTED,
+      (libc, fd) => libc.ioctl_buffer(fd, request, range),
+    ) >= 0;
   }
 
   /** `struct fsxattr`: flags, then the hint, both 32 bits. */
   #extendedFlags(): DataView<ArrayBuffer> | undefined {
     const flags = new DataView(new ArrayBuffer(28));
-    const result = this.#libc.ioctl_buffer(this.#descriptor, FS_IOC_FSGETXATTR, flags);
+    const libc = openChangingLibc();
+    const result = libc?.ioctl_buffer(this.#descriptor, FS_IOC_FSGETXATTR, flags);
     return result === 0 ? flags : undefined;
   }
 
@@ -322,6 +342,16 @@ export class NativeFile implements Disposable {
     lock.setBigInt64(16, 1n, true);
     this.#call(`lock byte ${offset} of`, NONE, (libc, fd) => libc.fcntl(fd, command, lock));
     return lock;
+  }
+
+  /** As `#call`, with the functions that change files; where they are not loaded, nothing can. */
+  #change(
+    operation: string,
+    expected: ReadonlySet<Errno>,
+    body: (libc: ChangingLibc, descriptor: number) => number,
+  ): number {
+    const libc = openChangingLibc();
+    return libc === undefined ? -1 : this.#call(operation, expected, (_, fd) => body(libc, fd));
   }
 
   /** Calls until nothing interrupts; a negative result stands for one of the `expected` errors. */
