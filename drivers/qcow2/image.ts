@@ -1,9 +1,14 @@
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
-import type { Qcow2Header } from "./header.ts";
+import { ImageError } from "../../lib/block/error.ts";
+import { Mutex } from "../../lib/block/mutex.ts";
+import { Incompatible } from "./_layout.ts";
+import { hasFeature, type Qcow2Header } from "./header.ts";
 import { EntryTable } from "./table.ts";
-import type { Refcounts } from "./allocation.ts";
-import type { L2Tables } from "./l2_tables.ts";
+import { Refcounts } from "./allocation.ts";
+import { L2Tables } from "./l2_tables.ts";
+import { OverlapGuard } from "./overlap.ts";
+import { PendingRuns } from "./pending.ts";
 
 /** Sizes that follow from the header and never change while the image is open. All in bytes or counts. */
 export interface Geometry {
@@ -23,11 +28,31 @@ export interface Geometry {
   readonly subclusterSize: number;
 }
 
+/** A range of host bytes. */
+export interface HostRange {
+  /** First byte. */
+  readonly offset: number;
+  /** Bytes. */
+  readonly length: number;
+}
+
+/** Which freed clusters are deallocated in the file (section 6, reasons). */
+export interface DiscardPolicy {
+  /** Guest discards and unmapping zero writes: `pass-discard-request`, by default what `mode.unmap` says. */
+  request: boolean;
+  /** Deleted snapshots: `pass-discard-snapshot`. */
+  snapshot: boolean;
+  /** Replaced tables: `pass-discard-other`. */
+  other: boolean;
+  /** `discard-no-unref`: guest discards and unmapping zero writes keep the host cluster. */
+  keepReferences: boolean;
+}
+
 /** An open image: what all modules of this driver share. Behaviour lives in the modules, not here. */
 export class Qcow2Image {
   /** The file with the metadata. */
   readonly file: BlockNode;
-  /** The file with the guest data: `file`, or the external data file. */
+  /** The file with the guest data: `file`, or the external data file (which `driver.ts` sets). */
   dataFile: BlockNode;
   /** Name, mode, diagnostics. */
   readonly context: DriverContext;
@@ -35,16 +60,40 @@ export class Qcow2Image {
   readonly header: Qcow2Header;
   /** Sizes. */
   readonly geometry: Geometry;
-  /** The active L1 table; replaced when it grows. */
+  /** Guest data lies in a file of its own. */
+  readonly hasDataFile: boolean;
+  /** The active L1 table; replaced when it grows. Whoever opens the image fills it. */
   l1: EntryTable = new EntryTable(new Uint8Array(0));
   /** Cached L2 tables. */
-  l2!: L2Tables;
-  /** Refcounts and the allocator. */
-  refcounts!: Refcounts;
+  readonly l2: L2Tables;
+  /** Refcounts and the allocator. `refcounts.load()` reads the table. */
+  readonly refcounts: Refcounts;
+  /** Keeps writes off the metadata. */
+  readonly overlap: OverlapGuard;
+  /** Allocations whose bytes are still being written. */
+  readonly pending: PendingRuns;
+  /**
+   * Held by whatever changes metadata. Functions on an image that end in `At`
+   * or `Guest` take it themselves; the methods of `refcounts` and `l2` expect
+   * that their caller holds it, or is alone with the image.
+   */
+  readonly lock: Mutex = new Mutex();
   /** The open backing node, `null` if there is none. */
   backing: BlockNode | null = null;
+  /** What becomes of freed clusters. */
+  readonly discards: DiscardPolicy;
+  /** Refcounts may reach the file late; at first what the header says, `lazy-refcounts` overrides it. */
+  lazyRefcounts: boolean;
+  /** Clusters of the snapshot table, for the overlap guard; its owner keeps it up to date. */
+  snapshotTable: HostRange | undefined;
+  /** L1 tables of snapshots, for the overlap guard; likewise. */
+  inactiveL1: readonly HostRange[] = [];
+  /** Told of every guest range before it is written, zeroed or discarded (dirty bitmaps). */
+  guestWrite: ((offset: number, length: number) => void) | undefined;
   /** Set by a fatal corruption: all further requests fail. */
   broken = false;
+  /** A corruption was reported; further ones are not. */
+  corruptionReported = false;
 
   /** State over an open file and a parsed header. */
   constructor(file: BlockNode, header: Qcow2Header, geometry: Geometry, context: DriverContext) {
@@ -53,10 +102,33 @@ export class Qcow2Image {
     this.header = header;
     this.geometry = geometry;
     this.context = context;
+    this.hasDataFile = hasFeature(header, Incompatible.dataFile);
+    this.discards = {
+      request: context.mode.unmap,
+      snapshot: true,
+      other: false,
+      keepReferences: false,
+    };
+    this.lazyRefcounts = (header.compatible & 1n) !== 0n;
+    this.l2 = new L2Tables(this);
+    this.refcounts = new Refcounts(this);
+    this.overlap = new OverlapGuard(this);
+    this.pending = new PendingRuns();
   }
 
-  /** Whether guest data lies in a file of its own. */
-  get hasDataFile(): boolean {
-    return this.dataFile !== this.file;
+  /**
+   * Fails once a corruption has made the image unusable.
+   *
+   * @throws {ImageError} `ENOMEDIUM`.
+   */
+  assertUsable(): void {
+    if (this.broken) {
+      throw ImageError.fromErrno("ENOMEDIUM", { file: this.context.filename });
+    }
+  }
+
+  /** Flushes a file, unless flushes are not wanted (`cache.no-flush`). */
+  async barrier(file: BlockNode = this.file): Promise<void> {
+    if (!this.context.mode.cache.noFlush) await file.flush();
   }
 }
