@@ -236,7 +236,11 @@ export async function assertSame(
 
   const clean = (outcome: Outcome, dir: string): Outcome => {
     const text = (raw: string) => {
-      const named = raw.replaceAll(dir, "DIR");
+      // Deno calls programs by their full path, which usage advice then repeats.
+      const named = raw.replaceAll(dir, "DIR").replaceAll(
+        /^((?:Try ')?)\/\S*\/(?=qemu-img[ :])/gm,
+        "$1",
+      );
       return options.normalize?.(named) ?? named;
     };
     return { code: outcome.code, stdout: text(outcome.stdout), stderr: text(outcome.stderr) };
