@@ -9,6 +9,7 @@ import { Refcounts } from "./allocation.ts";
 import { L2Tables } from "./l2_tables.ts";
 import { OverlapGuard } from "./overlap.ts";
 import { PendingRuns } from "./pending.ts";
+import { NO_SNAPSHOTS, type SnapshotTable } from "./snapshots.ts";
 
 /** Sizes that follow from the header and never change while the image is open. All in bytes or counts. */
 export interface Geometry {
@@ -84,10 +85,8 @@ export class Qcow2Image {
   readonly discards: DiscardPolicy;
   /** Refcounts may reach the file late; at first what the header says, `lazy-refcounts` overrides it. */
   lazyRefcounts: boolean;
-  /** Clusters of the snapshot table, for the overlap guard; its owner keeps it up to date. */
-  snapshotTable: HostRange | undefined;
-  /** L1 tables of snapshots, for the overlap guard; likewise. */
-  inactiveL1: readonly HostRange[] = [];
+  /** The snapshot table as it is on disk. */
+  snapshots: SnapshotTable = NO_SNAPSHOTS;
   /** Told of every guest range before it is written, zeroed or discarded (dirty bitmaps). */
   guestWrite: ((offset: number, length: number) => void) | undefined;
   /** Set by a fatal corruption: all further requests fail. */
