@@ -1,0 +1,279 @@
+/**
+ * The table of internal snapshots (section 12 of the format's reference):
+ * reading, listing and replacing it.
+ *
+ * @module
+ */
+import type { SnapshotInfo, SnapshotStore } from "../../lib/block/capabilities.ts";
+import type { DriverContext } from "../../lib/block/driver.ts";
+import { ImageError } from "../../lib/block/error.ts";
+import type { BlockNode } from "../../lib/block/node.ts";
+import { MAX_L1_BYTES, UNTRUSTED } from "./_layout.ts";
+import { readPadded } from "./_read.ts";
+import type { Qcow2Header } from "./header.ts";
+import type { Qcow2Image } from "./image.ts";
+
+/** Bytes of an entry's fixed part. */
+const FIXED = 40;
+/** Bytes of extra data that this driver knows: VM state size, disk size, instruction count. */
+const KNOWN_EXTRA = 24;
+/** Most extra data of an entry, bytes. */
+export const MAX_EXTRA = 1024;
+/** Largest table, bytes. */
+export const MAX_SNAPSHOT_TABLE_BYTES = 64 * 1024 * 1024;
+/** An instruction count that was not recorded. */
+const NO_ICOUNT = 0xffff_ffff_ffff_ffffn;
+
+/** An entry of the snapshot table. */
+export interface Snapshot extends SnapshotInfo {
+  /** Where its L1 table lies, bytes, as stored: neither checked nor, above 2^53, exact. */
+  readonly l1Offset: number;
+  /** Entries of its L1 table, as stored, not checked. */
+  readonly l1Size: number;
+  /** Bytes of the virtual disk; where the table does not tell, those of the disk as it is now. */
+  readonly diskSize: number;
+  /** Bytes of extra data in the table. */
+  readonly extraSize: number;
+  /** The extra data that this driver does not know, kept. */
+  readonly unknownExtra: Uint8Array;
+  /** The id as stored; need not be UTF-8. */
+  readonly idBytes: Uint8Array;
+  /** The name as stored; need not be UTF-8. */
+  readonly nameBytes: Uint8Array;
+}
+
+/** The snapshot table of an open image. */
+export interface SnapshotTable {
+  /** The entries, in the order of the table. */
+  readonly entries: readonly Snapshot[];
+  /** Bytes of the table on disk. */
+  readonly size: number;
+  /** Entries left out because the table would be too big (only with `repair`). */
+  readonly discarded: number;
+  /** Entries whose extra data was cut (only with `repair`). */
+  readonly extraDropped: number;
+}
+
+/** An image without snapshots. */
+export const NO_SNAPSHOTS: SnapshotTable = { entries: [], size: 0, discarded: 0, extraDropped: 0 };
+
+/** What is needed to read a snapshot table. */
+export interface SnapshotSource {
+  /** The file. */
+  readonly file: BlockNode;
+  /** Its header; `snapshotCount` and `snapshotsOffset` have passed their checks. */
+  readonly header: Qcow2Header;
+  /** Services. */
+  readonly context: DriverContext;
+}
+
+/**
+ * Reads the table. With `repair` what is too much is cut off and reported
+ * instead of refused; the caller then writes the table anew.
+ *
+ * @throws {ImageError} for a table that breaks the limits of section 12.
+ */
+export async function readSnapshotTable(
+  source: SnapshotSource,
+  repair = false,
+): Promise<SnapshotTable> {
+  const { file, header, context } = source;
+  const count = header.snapshotCount;
+  if (count === 0) return NO_SNAPSHOTS;
+  const limit = context.untrusted && !repair
+    ? UNTRUSTED.snapshotTableBytes
+    : MAX_SNAPSHOT_TABLE_BYTES;
+  const entries: Snapshot[] = [];
+  let size = 0;
+  let extraDropped = 0;
+  for (let index = 0; index < count; index++) {
+    const start = alignEntry(size);
+    const at = header.snapshotsOffset + start;
+    const fixed = await readView(file, at, FIXED);
+    const extraSize = fixed.getUint32(36);
+    const tooMuchExtra = extraSize > MAX_EXTRA;
+    if (tooMuchExtra && !repair) {
+      throw new ImageError(`Too much extra metadata in snapshot table entry ${index}`, {
+        errno: "EINVAL",
+        file: context.filename,
+        field: `snapshot table entry ${index}`,
+        hint: "You can force-remove this extra metadata with qemu-img check -r all",
+      });
+    }
+    const end = start + FIXED + extraSize + fixed.getUint16(12) + fixed.getUint16(14);
+    if (end > limit) {
+      if (!repair) {
+        throw new ImageError("Snapshot table is too big", {
+          errno: "EFBIG",
+          file: context.filename,
+          field: "snapshot table",
+        });
+      }
+      const discarded = count - index;
+      context.report(`Discarding ${discarded} overhanging snapshots (snapshot table is too big)`);
+      return { entries, size, discarded, extraDropped };
+    }
+    if (tooMuchExtra) {
+      context.report(
+        `Discarding too much extra metadata in snapshot table entry ${index} (${extraSize} > ${MAX_EXTRA})`,
+      );
+      extraDropped++;
+    }
+    entries.push(await readEntry(source, fixed, at));
+    size = end;
+  }
+  return { entries, size, discarded: 0, extraDropped };
+}
+
+async function readEntry(
+  { file, header }: SnapshotSource,
+  fixed: DataView,
+  at: number,
+): Promise<Snapshot> {
+  const stored = fixed.getUint32(36);
+  const extraSize = Math.min(stored, MAX_EXTRA);
+  const extra = await readView(file, at + FIXED, extraSize);
+  const idLength = fixed.getUint16(12);
+  const names = await readView(file, at + FIXED + stored, idLength + fixed.getUint16(14));
+  const idBytes = new Uint8Array(names.buffer, 0, idLength);
+  const nameBytes = new Uint8Array(names.buffer, idLength);
+  const decoder = new TextDecoder();
+  const icount = extraSize >= 24 ? extra.getBigUint64(16) : NO_ICOUNT;
+  return {
+    id: decoder.decode(idBytes),
+    name: decoder.decode(nameBytes),
+    dateSeconds: fixed.getUint32(16),
+    dateNanoseconds: fixed.getUint32(20),
+    vmClock: fixed.getBigUint64(24),
+    vmStateSize: extraSize >= 8 ? Number(extra.getBigUint64(0)) : fixed.getUint32(32),
+    ...(icount === NO_ICOUNT ? {} : { icount }),
+    l1Offset: Number(fixed.getBigUint64(0)),
+    l1Size: fixed.getUint32(8),
+    diskSize: extraSize >= 16 ? Number(extra.getBigUint64(8)) : header.size,
+    extraSize,
+    unknownExtra: new Uint8Array(extra.buffer).slice(KNOWN_EXTRA),
+    idBytes,
+    nameBytes,
+  };
+}
+
+async function readView(file: BlockNode, offset: number, length: number): Promise<DataView> {
+  const bytes = new Uint8Array(length);
+  if (offset + length > Number.MAX_SAFE_INTEGER) throw ImageError.fromErrno("EIO");
+  await readPadded(file, offset, bytes);
+  return new DataView(bytes.buffer);
+}
+
+function alignEntry(offset: number): number {
+  return Math.ceil(offset / 8) * 8;
+}
+
+/** A table's bytes; entries get the extra data that version 3 asks for. */
+export function encodeSnapshotTable(entries: readonly Snapshot[]): Uint8Array<ArrayBuffer> {
+  let size = 0;
+  for (const entry of entries) size = alignEntry(size) + entrySize(entry);
+  const table = new Uint8Array(size);
+  const view = new DataView(table.buffer);
+  let at = 0;
+  for (const entry of entries) {
+    at = alignEntry(at);
+    const extraSize = Math.max(KNOWN_EXTRA, entry.extraSize);
+    const state = BigInt(entry.vmStateSize);
+    view.setBigUint64(at, BigInt(entry.l1Offset));
+    view.setUint32(at + 8, entry.l1Size);
+    view.setUint16(at + 12, entry.idBytes.length);
+    view.setUint16(at + 14, entry.nameBytes.length);
+    view.setUint32(at + 16, entry.dateSeconds);
+    view.setUint32(at + 20, entry.dateNanoseconds);
+    view.setBigUint64(at + 24, entry.vmClock);
+    view.setUint32(at + 32, state > 0xffff_ffffn ? 0 : Number(state));
+    view.setUint32(at + 36, extraSize);
+    view.setBigUint64(at + 40, state);
+    view.setBigUint64(at + 48, BigInt(entry.diskSize));
+    view.setBigUint64(at + 56, entry.icount ?? NO_ICOUNT);
+    table.set(entry.unknownExtra, at + FIXED + KNOWN_EXTRA);
+    table.set(entry.idBytes, at + FIXED + extraSize);
+    table.set(entry.nameBytes, at + FIXED + extraSize + entry.idBytes.length);
+    at += entrySize(entry);
+  }
+  return table;
+}
+
+function entrySize(entry: Snapshot): number {
+  return FIXED + Math.max(KNOWN_EXTRA, entry.extraSize) + entry.idBytes.length +
+    entry.nameBytes.length;
+}
+
+/**
+ * Replaces the table: the new one is complete on disk before the header names
+ * it, and only then the old one is freed. The caller holds the image's lock.
+ *
+ * @throws {ImageError} `EFBIG` for a table above 64 MiB.
+ */
+export async function writeSnapshotTable(
+  image: Qcow2Image,
+  entries: readonly Snapshot[],
+): Promise<SnapshotTable> {
+  const { file, header, refcounts } = image;
+  const bytes = encodeSnapshotTable(entries);
+  if (bytes.length > MAX_SNAPSHOT_TABLE_BYTES) throw ImageError.fromErrno("EFBIG");
+  let offset = 0;
+  if (bytes.length > 0) {
+    offset = await refcounts.allocate(bytes.length);
+    await refcounts.flush();
+    await file.write(offset, bytes);
+  }
+  await image.barrier();
+  const pointer = new DataView(new ArrayBuffer(12));
+  pointer.setUint32(0, entries.length);
+  pointer.setBigUint64(4, BigInt(offset));
+  await file.write(60, new Uint8Array(pointer.buffer));
+  await image.barrier();
+
+  const old = image.snapshotTable;
+  header.snapshotsOffset = offset;
+  header.snapshotCount = entries.length;
+  const table = { entries: [...entries], size: bytes.length, discarded: 0, extraDropped: 0 };
+  protectSnapshots(image, table);
+  if (old !== undefined) await refcounts.free(old.offset, old.length, "snapshot");
+  return table;
+}
+
+/** Tells the overlap guard where the table and its snapshots' L1 tables lie. */
+export function protectSnapshots(image: Qcow2Image, table: SnapshotTable): void {
+  const { clusterSize } = image.geometry;
+  image.snapshotTable = table.size === 0
+    ? undefined
+    : { offset: image.header.snapshotsOffset, length: table.size };
+  image.inactiveL1 = table.entries
+    .map(({ l1Offset, l1Size }) => ({ offset: l1Offset, length: l1Size * 8 }))
+    .filter(({ offset, length }) =>
+      length > 0 && length <= MAX_L1_BYTES && offset % clusterSize === 0 &&
+      offset + length <= Number.MAX_SAFE_INTEGER
+    );
+}
+
+/** The snapshots of an open image. */
+export class Snapshots implements SnapshotStore {
+  #table: SnapshotTable;
+
+  private constructor(table: SnapshotTable) {
+    this.#table = table;
+  }
+
+  /**
+   * Reads the snapshot table of an image that is being opened and protects it.
+   *
+   * @throws {ImageError} as {@linkcode readSnapshotTable}.
+   */
+  static async load(image: Qcow2Image): Promise<Snapshots> {
+    const table = await readSnapshotTable(image);
+    protectSnapshots(image, table);
+    return new Snapshots(table);
+  }
+
+  /** All, in table order. */
+  list(): readonly Snapshot[] {
+    return this.#table.entries;
+  }
+}
