@@ -10,6 +10,12 @@ import type { FormatEntry, ProtocolEntry } from "../lib/block/driver.ts";
 import { probeQcow2 } from "./qcow2/probe.ts";
 import { probeHostDevice } from "./file/probe.ts";
 
+/** The format of a new image unless told, and of what no other format claims. */
+export const DEFAULT_FORMAT = "raw";
+
+/** The protocol of names without a prefix. */
+export const DEFAULT_PROTOCOL = "file";
+
 /** All formats. */
 export const FORMATS: readonly FormatEntry[] = [
   {

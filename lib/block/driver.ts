@@ -19,11 +19,23 @@ export interface DriverContext {
   warn(text: string): void;
   /**
    * Opens a file that the image names, as a protocol node without a format,
-   * through the open gate. Locks are taken as for a file of this image.
+   * through the open gate. `filename` is a path: no protocol prefix in it
+   * counts, and a relative one is not changed (images whose references are
+   * relative to themselves resolve them first). Locks are taken as for a file
+   * of this image.
    */
   openFile(role: ChildRole, filename: string): Promise<BlockNode>;
-  /** Creates a file that belongs to the image being created and opens it for writing. */
+  /**
+   * Creates a file that belongs to the image being created and opens it for
+   * writing. Images store the `filename` of the node, whose protocol prefix is
+   * gone.
+   */
   createFile(role: ChildRole, filename: string, options: OptionSet): Promise<BlockNode>;
+  /**
+   * Present when nobody named the format and probing chose it: whether probing
+   * would take a file with these first 512 bytes for another one.
+   */
+  readonly looksForeign?: (head: Uint8Array) => boolean;
 }
 
 /** What all drivers have. */
@@ -38,8 +50,12 @@ interface DriverBase {
 export interface ProtocolDriver extends DriverBase {
   /** Opens `filename` (prefix already stripped). Takes no locks: see `BlockNode.lock`. */
   open(filename: string, context: DriverContext): Promise<BlockNode>;
-  /** Makes (or empties) a file. `options` are typed values of `createOptions`. */
-  create?(filename: string, options: OptionSet, context: DriverContext): Promise<void>;
+  /**
+   * Makes (or empties) a file. `options` are typed values of `createOptions`.
+   * Answers whether the file was not there before, so that a creation that
+   * fails later knows whether to remove it.
+   */
+  create?(filename: string, options: OptionSet, context: DriverContext): Promise<boolean>;
   /** Removes a file that `create` made. */
   remove?(filename: string): Promise<void>;
 }

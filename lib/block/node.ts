@@ -114,6 +114,8 @@ export interface BlockNode extends AsyncDisposable {
   lock?(access: NodeAccess): Promise<void>;
   /** Protocols: the exact length in bytes where `length` is rounded up. */
   readonly exactLength?: number;
+  /** Protocols: the length is a device's capacity, which nothing here can change. */
+  readonly fixedLength?: boolean;
   /** Formats: what `info` shows. */
   details?(): Promise<ImageDetails>;
   /** Whether everything not yet written reads as zeros (a fresh, not preallocated image). */
