@@ -18,7 +18,10 @@ export interface ImageDetails {
   /** The image was not closed cleanly (`dirty-flag`); absent where the driver has no such information. */
   readonly dirty?: boolean;
   /** Keys as JSON output names them (`refcount-bits`), values plain. */
-  readonly specific?: { readonly type: string; readonly data: { readonly [key: string]: InfoValue } };
+  readonly specific?: {
+    readonly type: string;
+    readonly data: { readonly [key: string]: InfoValue };
+  };
 }
 
 /** A backing file: its stored name, and its node once it is open. */

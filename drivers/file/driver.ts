@@ -1,0 +1,143 @@
+/**
+ * The protocols of the local host: regular files and devices. Raw reference, sections 1 and 3 to 5.
+ *
+ * @module
+ */
+import { ImageError } from "../../lib/block/error.ts";
+import type { DriverContext, ProtocolDriver } from "../../lib/block/driver.ts";
+import type { OpenMode } from "../../lib/block/mode.ts";
+import type { BlockNode } from "../../lib/block/node.ts";
+import type { OptionSet } from "../../lib/block/options.ts";
+import { type HostFile, openHostFile, statHostFile } from "../../lib/io/host_file.ts";
+import { HostError } from "../../lib/io/errno.ts";
+import { failed, imageError } from "./_errors.ts";
+import { createFile, DEVICE_OPTIONS, FILE_OPTIONS, growthOptions, removeFile } from "./create.ts";
+import { type FileKind, FileNode } from "./node.ts";
+
+const SECTOR = 512;
+
+const FILE: FileKind = { driver: "file", isDevice: false };
+const DEVICE: FileKind = { driver: "host_device", isDevice: true };
+
+/** Regular files. */
+export const file: ProtocolDriver = {
+  name: FILE.driver,
+  createOptions: FILE_OPTIONS,
+  open: (filename, context) => openNode(FILE, filename, context.mode),
+  create: createFile,
+  remove(filename) {
+    try {
+      removeFile(filename);
+      return Promise.resolve();
+    } catch (error) {
+      return Promise.reject(imageError(error, filename));
+    }
+  },
+};
+
+/** Block and character devices. They cannot be made, but they can stand in for a new file. */
+export const hostDevice: ProtocolDriver = {
+  name: DEVICE.driver,
+  createOptions: DEVICE_OPTIONS,
+  open: (filename, context) => openNode(DEVICE, filename, context.mode),
+  create: overwriteDevice,
+};
+
+async function openNode(kind: FileKind, filename: string, mode: OpenMode): Promise<BlockNode> {
+  if (filename === "") {
+    throw new ImageError(`The '${kind.driver}' block driver requires a file name`, {
+      errno: "EINVAL",
+    });
+  }
+  // Looked at before it is opened: opening a FIFO could wait for ever.
+  requireKind(kind, filename, mode, () => statHostFile(filename).kind);
+  const host = await openHost(kind, filename, mode);
+  try {
+    // Once more, for the name may lead elsewhere by now.
+    requireKind(kind, filename, mode, () => host.stat().kind);
+    return new FileNode(kind, host, mode);
+  } catch (error) {
+    host.close();
+    throw failed(`Could not open '${filename}': `, error, filename);
+  }
+}
+
+/** Lets pass what the driver is for, and what cannot be looked at: opening it gives the better error. */
+function requireKind(
+  { driver, isDevice }: FileKind,
+  filename: string,
+  mode: OpenMode,
+  look: () => ReturnType<typeof statHostFile>["kind"],
+): void {
+  let kind: ReturnType<typeof look>;
+  try {
+    kind = look();
+  } catch (error) {
+    if (error instanceof HostError) return;
+    throw error;
+  }
+  const matches = isDevice
+    ? kind === "block device" || kind === "character device"
+    : kind === "file" || kind === "directory" && mode.writable;
+  if (matches) return;
+  const wanted = isDevice ? "either a character or block device" : "a regular file";
+  throw new ImageError(`'${driver}' driver requires '${filename}' to be ${wanted}`, {
+    errno: "EINVAL",
+    file: filename,
+  });
+}
+
+async function openHost(kind: FileKind, filename: string, mode: OpenMode): Promise<HostFile> {
+  const { writable, cache: { direct, writethrough } } = mode;
+  try {
+    return await openHostFile(filename, { write: writable, direct, sync: writethrough });
+  } catch (error) {
+    if (!(error instanceof HostError)) throw error;
+    if (
+      kind.isDevice && writable && error.denied === undefined &&
+      (error.errno === "EACCES" || error.errno === "EROFS")
+    ) {
+      throw failed("The device is not writable: ", error, filename);
+    }
+    if (direct && error.errno === "EINVAL") {
+      throw new ImageError(
+        `Could not open '${filename}': filesystem does not support O_DIRECT`,
+        { errno: error.errno, file: filename, cause: error },
+      );
+    }
+    throw failed(`Could not open '${filename}': `, error, filename);
+  }
+}
+
+/** Takes an existing device for a new image: the old content's signature goes, the size must do. */
+async function overwriteDevice(
+  filename: string,
+  options: OptionSet,
+  context: DriverContext,
+): Promise<boolean> {
+  const { size, how } = growthOptions(options);
+  if (how !== "off") {
+    throw new ImageError(`Unsupported preallocation mode '${how}'`, {
+      errno: "ENOTSUP",
+      field: "preallocation",
+    });
+  }
+  await using node = await openForOverwriting(filename, context);
+  await node.lock?.({ uses: ["consistent read", "write", "resize"], unshares: [] });
+  await node.resize(size, "off");
+  const head = Math.min(node.length, SECTOR);
+  await node.write(0, new Uint8Array(head));
+  return false;
+}
+
+async function openForOverwriting(filename: string, context: DriverContext): Promise<BlockNode> {
+  try {
+    return await openNode(DEVICE, filename, { ...context.mode, writable: true });
+  } catch (error) {
+    throw ImageError.from(error).prefixed(
+      `Protocol driver '${DEVICE.driver}' does not support creating new images, so an existing ` +
+        "image must be selected as the target; however, opening the given target as an existing " +
+        "image failed: ",
+    );
+  }
+}

@@ -1,0 +1,281 @@
+/**
+ * The raw format: the disk lies in its file byte by byte. Raw reference, section 2.
+ *
+ * @module
+ */
+import type { ImageDetails } from "../lib/block/capabilities.ts";
+import type {
+  CreateRequest,
+  DriverContext,
+  FormatDriver,
+  MeasureResult,
+} from "../lib/block/driver.ts";
+import { ImageError } from "../lib/block/error.ts";
+import type {
+  BlockNode,
+  Extent,
+  NodeChild,
+  NodeLimits,
+  Preallocation,
+  ZeroFlags,
+} from "../lib/block/node.ts";
+import type { OptionSet, OptionSpec } from "../lib/block/options.ts";
+import type { Allocation, Allocator } from "../lib/block/plan.ts";
+import { requireRange, requireWritable } from "../lib/block/range.ts";
+import { alignUp, isAligned } from "../lib/bytes/align.ts";
+import { formatJson } from "../lib/bytes/json.ts";
+
+const SECTOR = 512;
+
+const CREATE_OPTIONS: readonly OptionSpec[] = [
+  { name: "size", type: "size", help: "Virtual disk size" },
+];
+
+const OPEN_OPTIONS: readonly OptionSpec[] = [
+  { name: "offset", type: "size", help: "First byte of the disk in its file" },
+  { name: "size", type: "size", help: "Virtual disk size, a multiple of 512" },
+];
+
+/** The driver. */
+export const raw: FormatDriver = {
+  name: "raw",
+  transparent: true,
+  createOptions: CREATE_OPTIONS,
+  openOptions: OPEN_OPTIONS,
+  open(file, options, context) {
+    try {
+      return Promise.resolve(openRaw(file, options, context));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  },
+  async create(request: CreateRequest) {
+    // The file below is the image.
+    await using _file = await request.createBase();
+  },
+  measure(options, source) {
+    const size = source?.length ?? roundedSize(options.number("size") ?? 0);
+    const result: MeasureResult = { required: size, fullyAllocated: size };
+    return Promise.resolve(result);
+  },
+};
+
+function roundedSize(size: number): number {
+  // Beyond exact numbers there is nothing to round.
+  return Number.isSafeInteger(size + SECTOR) ? alignUp(size, SECTOR) : size;
+}
+
+function openRaw(file: BlockNode, options: OptionSet, context: DriverContext): RawNode {
+  const offset = options.number("offset") ?? 0;
+  const size = options.number("size");
+  const refuse = (message: string, field: string) =>
+    new ImageError(message, { errno: "EINVAL", file: context.filename, field });
+  if (offset > file.length) {
+    throw refuse(
+      `Offset (${offset}) cannot be greater than size of the containing file (${file.length})`,
+      "offset",
+    );
+  }
+  if (size !== undefined && file.length - offset < size) {
+    throw refuse(
+      `The sum of offset (${offset}) and size (${size}) has to be smaller or equal to the  ` +
+        `actual size of the containing file (${file.length})`,
+      "size",
+    );
+  }
+  if (size !== undefined && !isAligned(size, SECTOR)) {
+    throw refuse("Specified size is not multiple of 512", "size");
+  }
+  const window = { offset, size };
+  const name = shownName(file, options);
+  if (context.looksForeign === undefined || file.readOnly) {
+    return new RawNode(file, name, window, undefined);
+  }
+  context.report(
+    `WARNING: Image format was not specified for '${file.filename}' and probing guessed raw.`,
+  );
+  context.report(
+    "         Automatically detecting the format is dangerous for raw images, " +
+      "write operations on block 0 will be restricted.",
+  );
+  context.report(
+    "         Specify the 'raw' format explicitly to remove the restrictions.",
+  );
+  return new RawNode(file, name, window, context.looksForeign);
+}
+
+/** The file's name alone says it all, unless options have to be repeated to see the same disk. */
+function shownName(file: BlockNode, options: OptionSet): string {
+  if (!options.has("offset") && !options.has("size")) return file.filename;
+  const description = {
+    driver: "raw",
+    offset: options.text("offset"),
+    size: options.text("size"),
+    file: { driver: file.driver, filename: file.filename },
+  };
+  return `json:${formatJson(description, "compact")}`;
+}
+
+/** The part of the file that is the disk. */
+interface Window {
+  readonly offset: number;
+  /** Fixed length; without it the disk ends with the file. */
+  readonly size: number | undefined;
+}
+
+/** An open raw image. Requests are the file's, moved by the window's offset. */
+class RawNode implements BlockNode {
+  readonly driver = "raw";
+  readonly filename: string;
+  readonly readOnly: boolean;
+  readonly limits: NodeLimits;
+  readonly children: readonly NodeChild[];
+  readonly allocator: Allocator;
+  readonly #file: BlockNode;
+  readonly #window: Window;
+  /** Whether a first sector would be probed as another format; set if probing alone vouches for this one. */
+  readonly #looksForeign: ((head: Uint8Array) => boolean) | undefined;
+  /** The length of a file that nobody here can change. */
+  readonly #fixedLength: number | undefined;
+
+  constructor(
+    file: BlockNode,
+    filename: string,
+    window: Window,
+    looksForeign: ((head: Uint8Array) => boolean) | undefined,
+  ) {
+    this.filename = filename;
+    this.readOnly = file.readOnly;
+    this.limits = { ...file.limits, clusterSize: 0 };
+    this.children = [{ name: "file", node: file }];
+    this.allocator = { allocate: (offset, length) => this.#allocate(offset, length) };
+    this.#file = file;
+    this.#window = window;
+    this.#looksForeign = looksForeign;
+    this.#fixedLength = window.size ?? (file.readOnly ? file.length - window.offset : undefined);
+  }
+
+  get length(): number {
+    return this.#fixedLength ?? Math.max(this.#file.length - this.#window.offset, 0);
+  }
+
+  read(offset: number, into: Uint8Array): Promise<void> {
+    return this.#within(
+      offset,
+      into.length,
+      () => this.#file.read(offset + this.#window.offset, into),
+    );
+  }
+
+  async write(offset: number, from: Uint8Array): Promise<void> {
+    requireWritable(this);
+    requireRange(this, offset, from.length);
+    if (this.#looksForeign !== undefined && offset < SECTOR && from.length > 0) {
+      await this.#requireStillRaw(offset, from, this.#looksForeign);
+    }
+    await this.#file.write(offset + this.#window.offset, from);
+  }
+
+  writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
+    return this.#within(
+      offset,
+      length,
+      () => this.#file.writeZeroes(offset + this.#window.offset, length, flags),
+    );
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    return this.#within(
+      offset,
+      length,
+      () => this.#file.discard(offset + this.#window.offset, length),
+    );
+  }
+
+  extent(offset: number, length: number): Promise<Extent> {
+    return this.#within(
+      offset,
+      length,
+      () => this.#file.extent(offset + this.#window.offset, length),
+    );
+  }
+
+  flush(): Promise<void> {
+    return this.#file.flush();
+  }
+
+  async resize(length: number, how: Preallocation): Promise<void> {
+    requireWritable(this);
+    if (this.#window.size !== undefined) {
+      throw new ImageError("Cannot resize fixed-size raw disks", {
+        errno: "ENOTSUP",
+        file: this.filename,
+      });
+    }
+    const fileLength = length + this.#window.offset;
+    if (this.#file.fixedLength && fileLength !== this.#file.exactLength) {
+      throw new ImageError("Cannot resize device files", {
+        errno: "ENOTSUP",
+        file: this.filename,
+      });
+    }
+    await this.#file.resize(fileLength, how);
+  }
+
+  allocatedSize(): Promise<number | undefined> {
+    return this.#file.allocatedSize();
+  }
+
+  /** Whether it was closed cleanly is known where the file below knows anything of the kind. */
+  async details(): Promise<ImageDetails> {
+    const below = await this.#file.details?.();
+    return below === undefined ? {} : { dirty: false };
+  }
+
+  readsZeroWhenNew(): Promise<boolean> {
+    return this.#file.readsZeroWhenNew?.() ?? Promise.resolve(false);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#file[Symbol.asyncDispose]();
+  }
+
+  #within<T>(offset: number, length: number, body: () => Promise<T>): Promise<T> {
+    try {
+      requireRange(this, offset, length);
+      return body();
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * Nothing but the file's begin says that this is a raw image: a guest that writes another format's
+   * header there would choose how the file is read the next time.
+   */
+  async #requireStillRaw(
+    offset: number,
+    from: Uint8Array,
+    looksForeign: (head: Uint8Array) => boolean,
+  ): Promise<void> {
+    const head = new Uint8Array(SECTOR);
+    if (offset > 0 || from.length < SECTOR) await this.#file.read(this.#window.offset, head);
+    head.set(from.subarray(0, SECTOR - offset), offset);
+    if (looksForeign(head)) throw ImageError.fromErrno("EPERM", { file: this.filename });
+  }
+
+  #allocate(offset: number, length: number): Promise<Allocation | null> {
+    return this.#within(offset, length, () => {
+      requireWritable(this);
+      // The head is checked on its way through `write`.
+      if (this.#looksForeign !== undefined && offset < SECTOR) return Promise.resolve(null);
+      return Promise.resolve({
+        length,
+        file: this.#file,
+        offset: offset + this.#window.offset,
+        publish: () => Promise.resolve(),
+        abandon: () => Promise.resolve(),
+      });
+    });
+  }
+}
