@@ -11,7 +11,7 @@ import {
   type ParsedOptions,
   UsageError,
 } from "../commands/_command.ts";
-import { COMMANDS } from "../commands/mod.ts";
+import { type CommandEntry, COMMANDS } from "../commands/mod.ts";
 import { describeFailure } from "./_failure.ts";
 import { scan, ScanError } from "./getopt.ts";
 import { commandHelp, generalHelp, HELP_OPTION, STANDARD_OPTIONS } from "./help.ts";
@@ -54,12 +54,19 @@ function programName(): string {
   return name.replace(/\.exe$/i, "") || "qimg";
 }
 
-/** Runs one command line and answers with the exit code. Never throws. */
-export async function runCli(args: readonly string[], io: CliIo): Promise<number> {
+/**
+ * Runs one command line and answers with the exit code. Never throws.
+ * `commands` are those that there are, by default all of this program's.
+ */
+export async function runCli(
+  args: readonly string[],
+  io: CliIo,
+  commands: readonly CommandEntry[] = COMMANDS,
+): Promise<number> {
   const terminal = new Terminal(io);
   let code: number;
   try {
-    code = await runTopLevel(args, io, terminal);
+    code = await runTopLevel(args, io, terminal, commands);
   } catch (error) {
     code = terminal.failure(error);
   }
@@ -125,6 +132,7 @@ async function runTopLevel(
   args: readonly string[],
   io: CliIo,
   terminal: Terminal,
+  commands: readonly CommandEntry[],
 ): Promise<number> {
   const specs: readonly OptionSpec[] = Object.values(STANDARD_OPTIONS);
   const words: string[] = [];
@@ -135,7 +143,7 @@ async function runTopLevel(
     } else if (item.spec === STANDARD_OPTIONS.help) {
       const { FORMATS, PROTOCOLS } = await import("../../drivers/mod.ts");
       const drivers = [...FORMATS, ...PROTOCOLS].map(({ name }) => name);
-      terminal.stdout.write(generalHelp(io.program, COMMANDS, drivers));
+      terminal.stdout.write(generalHelp(io.program, commands, drivers));
       return 0;
     } else if (item.spec === STANDARD_OPTIONS.version) {
       terminal.stdout.write(versionLine(io.program));
@@ -148,12 +156,12 @@ async function runTopLevel(
     }
   }
   const [name, ...rest] = words;
+  if (name === undefined) throw new UsageError("Not enough arguments");
   if (traceFile !== undefined) {
     const { makeTraceFile } = await import("./_trace.ts");
     makeTraceFile(traceFile);
   }
-  if (name === undefined) throw new UsageError("Not enough arguments");
-  const entry = COMMANDS.find((entry) => entry.name === name);
+  const entry = commands.find((entry) => entry.name === name);
   if (entry === undefined) throw new UsageError(`Command not found: ${name}`);
   terminal.subject += ` ${name}`;
   return await runCommand(await entry.load(), rest, io, terminal);

@@ -1,6 +1,6 @@
 import type { CheckResult, RepairMode } from "../block/capabilities.ts";
 import { checkImage, type CheckOutcome } from "../ops/check.ts";
-import { CommandError, defineCommand, UsageError } from "./_command.ts";
+import { type Command, CommandError, defineCommand, UsageError } from "./_command.ts";
 import {
   cacheMode,
   cacheOption,
@@ -20,7 +20,7 @@ const EXIT_CORRUPT = 2;
 const EXIT_LEAKS = 3;
 
 /** `qimg check`: checks the consistency of an image, and repairs it (cli.md, 12.1). */
-export const check = defineCommand({
+export const check: Command = defineCommand({
   name: "check",
   description: "Check the consistency of an image, and repair it",
   synopsis: [

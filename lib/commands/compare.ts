@@ -1,5 +1,5 @@
 import { CompareError, compareImages, type CompareResult } from "../ops/compare.ts";
-import { defineCommand, UsageError } from "./_command.ts";
+import { type Command, defineCommand, UsageError } from "./_command.ts";
 import {
   cacheMode,
   cacheOption,
@@ -15,7 +15,7 @@ const EXIT_DIFFERENT = 1;
 const EXIT_CANNOT_OPEN = 2;
 
 /** `qimg compare`: compares the contents of two images (cli.md, 12.2). */
-export const compare = defineCommand({
+export const compare: Command = defineCommand({
   name: "compare",
   description: "Compare the contents of two images",
   synopsis: [

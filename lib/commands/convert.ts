@@ -1,7 +1,7 @@
 import { splitOptions } from "../block/options.ts";
 import { convertImage } from "../ops/convert.ts";
 import { describeCreateOptions } from "../ops/create.ts";
-import { CommandError, defineCommand, type ParsedOptions } from "./_command.ts";
+import { type Command, CommandError, defineCommand, type ParsedOptions } from "./_command.ts";
 import { optionHelp } from "./_format.ts";
 import {
   addOptionList,
@@ -127,7 +127,7 @@ const OPTIONS = {
 } as const;
 
 /** `qimg convert`: copies images to a new one, in the same or another format (cli.md, 12.3). */
-export const convert = defineCommand({
+export const convert: Command = defineCommand({
   name: "convert",
   description: "Copy images to a new one, in the same or another format",
   synopsis: [
@@ -212,15 +212,8 @@ function readSparseSize(text: string): number {
 }
 
 function refuseContradictions(options: ParsedOptions<typeof OPTIONS>): void {
+  // In the order in which the reference finds them.
   const contradictions: readonly (readonly [boolean, string])[] = [
-    [
-      options.noCreate && options.options !== undefined,
-      "-o has no effect when skipping image creation",
-    ],
-    [
-      options.targetIsZero && !options.noCreate,
-      "--target-is-zero requires use of -n flag",
-    ],
     [
       options.copyRange && options.compress,
       "Cannot enable copy offloading when -c is used",
@@ -232,6 +225,14 @@ function refuseContradictions(options: ParsedOptions<typeof OPTIONS>): void {
     [
       options.copyRange && options.salvage,
       "Cannot use copy offloading in salvaging mode",
+    ],
+    [
+      options.noCreate && options.options !== undefined,
+      "-o has no effect when skipping image creation",
+    ],
+    [
+      options.targetIsZero && !options.noCreate,
+      "--target-is-zero requires use of -n flag",
     ],
   ];
   for (const [holds, message] of contradictions) {

@@ -1,6 +1,6 @@
 import { splitOptions } from "../block/options.ts";
 import { createImage, describeCreateOptions } from "../ops/create.ts";
-import { defineCommand, UsageError } from "./_command.ts";
+import { type Command, defineCommand, UsageError } from "./_command.ts";
 import { optionHelp } from "./_format.ts";
 import {
   addOptionList,
@@ -13,7 +13,7 @@ import {
 } from "./_options.ts";
 
 /** `qimg create`: makes a new image (cli.md, 9). */
-export const create = defineCommand({
+export const create: Command = defineCommand({
   name: "create",
   description: "Make a new image",
   synopsis: [

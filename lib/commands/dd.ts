@@ -1,12 +1,12 @@
 import { ddImage } from "../ops/dd.ts";
-import { CommandError, defineCommand } from "./_command.ts";
+import { type Command, CommandError, defineCommand } from "./_command.ts";
 import { environmentOf, FORCE_SHARE, readInteger, readSize, UNTRUSTED } from "./_options.ts";
 
 const KEYS = ["bs", "count", "if", "of", "skip"] as const;
 type Key = (typeof KEYS)[number];
 
 /** `qimg dd`: copies part of an image to a new one (cli.md, 12.4). */
-export const dd = defineCommand({
+export const dd: Command = defineCommand({
   name: "dd",
   description: "Copy part of an image to a new one",
   synopsis: [

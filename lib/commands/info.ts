@@ -2,14 +2,14 @@ import type { InfoValue, SnapshotInfo } from "../block/capabilities.ts";
 import { hashOrder, type JsonValue } from "../bytes/json.ts";
 import { humanSize } from "../bytes/size.ts";
 import { type ImageInfo, imageInfo } from "../ops/info.ts";
-import { defineCommand } from "./_command.ts";
+import { type Command, defineCommand } from "./_command.ts";
 import { snapshotTable } from "./_format.ts";
 import { environmentOf, FORCE_SHARE, FORMAT, onlyImage, OUTPUT, UNTRUSTED } from "./_options.ts";
 
 const NANOSECONDS = 1_000_000_000n;
 
 /** `qimg info`: shows what an image is (cli.md, 7). */
-export const info = defineCommand({
+export const info: Command = defineCommand({
   name: "info",
   description: "Show what an image is",
   synopsis: ["[-f FMT] [-b] [-U] [--output human|json] [--untrusted] FILENAME"],

@@ -1,5 +1,5 @@
 import { type MapEntry, mapImage } from "../ops/map.ts";
-import { CommandError, defineCommand } from "./_command.ts";
+import { type Command, CommandError, defineCommand } from "./_command.ts";
 import { hexNumber } from "./_format.ts";
 import {
   environmentOf,
@@ -14,7 +14,7 @@ import {
 const COLUMN = 16;
 
 /** `qimg map`: shows where the data of an image lies (cli.md, 12.5). */
-export const map = defineCommand({
+export const map: Command = defineCommand({
   name: "map",
   description: "Show where the data of an image lies",
   synopsis: [

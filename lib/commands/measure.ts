@@ -1,6 +1,6 @@
 import { splitOptions } from "../block/options.ts";
 import { measureImage } from "../ops/measure.ts";
-import { CommandError, defineCommand } from "./_command.ts";
+import { type Command, CommandError, defineCommand } from "./_command.ts";
 import {
   addOptionList,
   environmentOf,
@@ -11,7 +11,7 @@ import {
 } from "./_options.ts";
 
 /** `qimg measure`: calculates how large a new image would be (cli.md, 12.6). */
-export const measure = defineCommand({
+export const measure: Command = defineCommand({
   name: "measure",
   description: "Calculate how large a new image would be",
   synopsis: [

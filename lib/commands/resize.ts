@@ -2,13 +2,13 @@ import { ImageError } from "../block/error.ts";
 import type { Preallocation } from "../block/node.ts";
 import { OptionSet } from "../block/options.ts";
 import { resizeImage } from "../ops/resize.ts";
-import { CommandError, defineCommand, UsageError } from "./_command.ts";
+import { type Command, CommandError, defineCommand, UsageError } from "./_command.ts";
 import { environmentOf, FORMAT, QUIET, UNTRUSTED } from "./_options.ts";
 
 const PREALLOCATIONS: readonly Preallocation[] = ["off", "metadata", "falloc", "full"];
 
 /** `qimg resize`: changes the virtual size of an image (cli.md, 13.6). */
-export const resize = defineCommand({
+export const resize: Command = defineCommand({
   name: "resize",
   description: "Change the virtual size of an image",
   synopsis: [
