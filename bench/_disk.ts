@@ -164,10 +164,12 @@ function writeFat16(file: Deno.FsFile, { start, length }: Partition, content: Ui
   view.setUint16(17, rootEntries, true);
   boot[21] = 0xf8;
   view.setUint16(22, fatSectors, true);
+  view.setUint16(24, 63, true);
+  view.setUint16(26, 255, true);
   view.setUint32(28, start / SECTOR, true);
   view.setUint32(32, sectors, true);
   boot.set([0x80, 0, 0x29, 0x0d, 0x15, 0xc0, 0xde], 36);
-  put(43, "EFI SYSTEM ");
+  put(43, "NO NAME    ");
   put(54, "FAT16   ");
   boot.set([0x55, 0xaa], 510);
   writeAt(file, start, boot);
