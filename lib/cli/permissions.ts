@@ -31,8 +31,8 @@ export type Surplus = Extract<Deno.PermissionName, "net" | "run" | "env" | "sys"
 
 /** The permissions that a command with this access can do without. Looks at the files that it names. */
 export function surplusPermissions(access: Access): Surplus[] {
-  const reads = access.reads?.filter((name) => name !== undefined) ?? [];
-  const writes = access.writes?.filter((name) => name !== undefined) ?? [];
+  const reads = named(access.reads);
+  const writes = named(access.writes);
   const names = [...reads, ...writes];
   if (names.some(isGuarded)) return [];
   const surplus: Surplus[] = ["run", "env", "sys", "ffi"];
@@ -47,13 +47,19 @@ export function surplusPermissions(access: Access): Surplus[] {
  * for a command that opens files at all.
  */
 export async function dropPermissions(access: Access): Promise<readonly Surplus[]> {
-  const opensFiles = [...access.reads ?? [], ...access.writes ?? []].some((name) =>
-    name !== undefined
-  );
+  const reads = named(access.reads);
+  const writes = named(access.writes);
   const surplus = surplusPermissions(access);
-  if (opensFiles) (await import("../io/native.ts")).loadNative();
+  if (reads.length + writes.length > 0) {
+    const { loadNative } = await import("../io/native.ts");
+    loadNative(writes.length > 0 ? "all" : "reading");
+  }
   for (const name of surplus) Deno.permissions.revokeSync({ name });
   return surplus;
+}
+
+function named(names: readonly (string | undefined)[] = []): string[] {
+  return names.filter((name) => name !== undefined);
 }
 
 /** Whether Deno opens the file of this name only for a process with all permissions. */

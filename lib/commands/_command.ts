@@ -42,8 +42,8 @@ export interface OptionSpec {
 export type OptionTable = Readonly<Record<string, OptionSpec>>;
 
 /** What one option becomes: `true` for a flag, else its value. */
-export type OptionValue<S extends OptionSpec> = S extends { parse(text: string, previous: never): infer R }
-  ? R | undefined
+export type OptionValue<S extends OptionSpec> = S extends
+  { parse(text: string, previous: never): infer R } ? R | undefined
   : S extends { value: string } ? string | undefined
   : S extends { attached: readonly (infer A)[] } ? boolean | A
   : boolean;

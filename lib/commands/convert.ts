@@ -1,3 +1,4 @@
+import { DEFAULT_FORMAT } from "../../drivers/mod.ts";
 import { splitOptions } from "../block/options.ts";
 import { convertImage } from "../ops/convert.ts";
 import { describeCreateOptions } from "../ops/create.ts";
@@ -149,8 +150,14 @@ export const convert: Command = defineCommand({
     };
   },
   async run(ctx) {
-    const { quiet, format, sourceCache, targetFormat = "raw", targetCache, options: list } =
-      ctx.options;
+    const {
+      quiet,
+      format,
+      sourceCache,
+      targetFormat = DEFAULT_FORMAT,
+      targetCache,
+      options: list,
+    } = ctx.options;
     refuseContradictions(ctx.options);
     if (asksForHelp(list)) {
       // The last of several operands is the target; a single one is a source.

@@ -1,3 +1,4 @@
+import { DEFAULT_FORMAT } from "../../drivers/mod.ts";
 import { splitOptions } from "../block/options.ts";
 import { createImage, describeCreateOptions } from "../ops/create.ts";
 import { type Command, defineCommand, UsageError } from "./_command.ts";
@@ -69,7 +70,7 @@ export const create: Command = defineCommand({
     return { reads: [backing, ...named.reads], writes: [filename, ...named.writes] };
   },
   async run(ctx) {
-    const { options: list, format = "raw", quiet } = ctx.options;
+    const { options: list, format = DEFAULT_FORMAT, quiet } = ctx.options;
     const [filename, sizeText, extra] = ctx.operands;
     if (asksForHelp(list)) {
       ctx.out(optionHelp(await describeCreateOptions(format, filename), format, filename));
