@@ -34,7 +34,7 @@ export function surplusPermissions(access: Access): Surplus[] {
   const reads = named(access.reads);
   const writes = named(access.writes);
   const names = [...reads, ...writes];
-  if (names.some(isGuarded)) return [];
+  if (readsEverywhere() && names.some(isGuarded)) return [];
   const surplus: Surplus[] = ["run", "env", "sys", "ffi"];
   if (!names.some(isRemote)) surplus.push("net");
   if (writes.length === 0) surplus.push("write");
@@ -60,6 +60,11 @@ export async function dropPermissions(access: Access): Promise<readonly Surplus[
 
 function named(names: readonly (string | undefined)[] = []): string[] {
   return names.filter((name) => name !== undefined);
+}
+
+/** Without it no guarded file opens whatever is kept; nothing here asks for it. */
+function readsEverywhere(): boolean {
+  return Deno.permissions.querySync({ name: "read" }).state === "granted";
 }
 
 /** Whether Deno opens the file of this name only for a process with all permissions. */

@@ -35,16 +35,27 @@ export interface CliIo {
   restrict?(access: Access): Promise<readonly unknown[]>;
 }
 
-/** The `CliIo` of this process. */
+/** The `CliIo` of this process, which it also keeps from ever printing a stack trace. */
 export function processIo(): CliIo {
+  const program = programName();
+  addEventListener("error", (event) => endProcess(program, event, event.error));
+  addEventListener("unhandledrejection", (event) => endProcess(program, event, event.reason));
   return {
     // Deno does not tell how the program was called, so there is no `argv0`.
-    program: programName(),
+    program,
     stdout: Deno.stdout,
     stderr: Deno.stderr,
     watchSignals,
     restrict: async (access) => (await import("./permissions.ts")).dropPermissions(access),
   };
+}
+
+/** Ends the process for an error that nobody caught, in the middle of whatever waits for its cause. */
+function endProcess(program: string, event: Event, error: unknown): never {
+  event.preventDefault();
+  const { message } = describeFailure(error);
+  new StreamOutput(Deno.stderr, { gather: false }).write(`${program}: ${message}\n`);
+  Deno.exit(1);
 }
 
 /** The base name of a compiled program, so that a copy called `qemu-img` calls itself so. */

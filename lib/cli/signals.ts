@@ -25,9 +25,10 @@ export class Interruption extends Error {
   }
 }
 
+// Not SIGHUP: listening to it would undo what nohup did for the program.
 const INTERRUPTIONS: readonly (readonly [Deno.Signal, number])[] = Deno.build.os === "windows"
   ? [["SIGINT", 2]]
-  : [["SIGINT", 2], ["SIGTERM", 15], ["SIGHUP", 1]];
+  : [["SIGINT", 2], ["SIGTERM", 15]];
 
 const STATUS_REQUESTS: readonly Deno.Signal[] = Deno.build.os === "windows"
   ? []

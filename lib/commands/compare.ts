@@ -60,6 +60,12 @@ export const compare: Command = defineCommand({
       throw new UsageError("Expecting two image file names");
     }
     using progress = await ctx.progress({ style: ctx.options.progress, step: 2, quiet });
+    const print = quiet ? () => {} : ctx.out;
+    let warned = false;
+    const warnOfSizes = () => {
+      if (!warned) print("Warning: Image size mismatch!\n");
+      warned = true;
+    };
     try {
       const result = await compareImages(
         { filename: left, format: ctx.options.leftFormat },
@@ -68,13 +74,15 @@ export const compare: Command = defineCommand({
           strict,
           forceShare,
           onProgress: progress.report,
+          onSizeMismatch: warnOfSizes,
           ...(cache === undefined
             ? {}
             : { cache: cacheMode(cache, { source: true, exitCode: EXIT_CANNOT_OPEN }) }),
         },
         environmentOf(ctx, ctx.options.untrusted),
       );
-      if (!quiet) ctx.out(verdict(result));
+      if ("sizesDiffer" in result && result.sizesDiffer) warnOfSizes();
+      print(verdict(result));
       return result.kind === "identical" ? 0 : EXIT_DIFFERENT;
     } catch (error) {
       if (!(error instanceof CompareError)) throw error;
@@ -91,12 +99,8 @@ function verdict(result: CompareResult): string {
     case "status":
       return `Strict mode: Offset ${result.offset} block status mismatch!\n`;
     case "content":
-      return `${sizeWarning(result)}Content mismatch at offset ${result.offset}!\n`;
+      return `Content mismatch at offset ${result.offset}!\n`;
     case "identical":
-      return `${sizeWarning(result)}Images are identical.\n`;
+      return "Images are identical.\n";
   }
-}
-
-function sizeWarning({ sizesDiffer }: { sizesDiffer: boolean }): string {
-  return sizesDiffer ? "Warning: Image size mismatch!\n" : "";
 }

@@ -53,12 +53,25 @@ export const resize: Command = defineCommand({
     }
     const relative = sizeText.startsWith("+") ? 1 : sizeText.startsWith("-") ? -1 : 0;
     const { preallocation, shrink } = ctx.options;
-    await resizeImage({ filename, format: ctx.options.format }, {
-      size: readBytes(relative === 0 ? sizeText : sizeText.slice(1)),
-      relative,
-      shrink,
-      ...(preallocation === undefined ? {} : { preallocation }),
-    }, environmentOf(ctx, ctx.options.untrusted));
+    const size = readBytes(relative === 0 ? sizeText : sizeText.slice(1));
+    // A refusal comes with a warning that explains it, which is printed after it.
+    const warnings: string[] = [];
+    try {
+      await resizeImage({ filename, format: ctx.options.format }, {
+        size,
+        relative,
+        shrink,
+        ...(preallocation === undefined ? {} : { preallocation }),
+      }, {
+        ...environmentOf(ctx, ctx.options.untrusted),
+        warn: (text) => void warnings.push(text),
+      });
+    } catch (error) {
+      ctx.report(error);
+      return 1;
+    } finally {
+      for (const warning of warnings) ctx.warn(warning);
+    }
     if (!ctx.options.quiet) ctx.out("Image resized.\n");
     return 0;
   },

@@ -13,6 +13,8 @@ export interface CompareOptions {
   readonly forceShare?: boolean;
   /** Called as the comparison gets on. */
   readonly onProgress?: Progress;
+  /** Called when the common part is equal and the sizes are not, before the longer tail is looked at. */
+  readonly onSizeMismatch?: () => void;
 }
 
 /** What differs. */

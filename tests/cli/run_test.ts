@@ -4,6 +4,7 @@ import { type CommandContext, CommandError, UsageError } from "../../lib/command
 import { runCli } from "../../lib/cli/run.ts";
 import { Interruption } from "../../lib/cli/signals.ts";
 import { HostError } from "../../lib/io/errno.ts";
+import { tempDir } from "../_temp.ts";
 import { fakeCommand } from "./_fake_command.ts";
 
 /** Collects what is written, both streams in one place as on a terminal. */
@@ -187,4 +188,24 @@ Deno.test("run: a closed pipe does not hide a worse exit code", async () => {
     return 2;
   });
   assertEquals(await runCli(["fake"], { program: "qimg", stdout, stderr }, commands), 2);
+});
+
+Deno.test("run: an error that nobody caught is one message too", async () => {
+  await using dir = await tempDir();
+  const run = new URL("../../lib/cli/run.ts", import.meta.url).href;
+  for (const mistake of ["Promise.reject(new TypeError('x'))", "throw new TypeError('x')"]) {
+    const script = dir.file("script.ts");
+    await Deno.writeTextFile(
+      script,
+      `import { processIo } from "${run}"; processIo();
+       setTimeout(() => { ${mistake} }); setTimeout(() => {}, 60_000);`,
+    );
+    const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "--no-check", script],
+    }).output();
+    assertEquals([code, new TextDecoder().decode(stderr)], [
+      1,
+      "qimg: internal error: TypeError: x\n",
+    ]);
+  }
 });

@@ -35,7 +35,6 @@ async function startPatient(args: readonly string[], stderr: "null" | "piped") {
 const INTERRUPTIONS: readonly (readonly [Deno.Signal, code: number])[] = [
   ["SIGINT", 130],
   ["SIGTERM", 143],
-  ["SIGHUP", 129],
 ];
 
 for (const [signal, code] of INTERRUPTIONS) {
