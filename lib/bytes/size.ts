@@ -48,9 +48,9 @@ export function parseSize(text: string): ParsedNumber {
 }
 
 /**
- * Parses a plain integer in C's base 0: decimal, hexadecimal after `0x`, octal after `0`, with an optional sign. Values
- * are from -(2^64 - 1) to 2^64 - 1, which is what C's parser takes for an unsigned option too, where a negative number
- * then wraps around.
+ * Parses a plain integer in C's base 0: decimal, hexadecimal after `0x`, octal after `0`, with an
+ * optional sign. Values are from 0 to 2^64 - 1, for a minus sign wraps around as in C: "-1" is 2^64 - 1,
+ * beyond the range of every option.
  */
 export function parseInteger(text: string): ParsedNumber {
   const match = INTEGER.exec(text);
@@ -59,7 +59,7 @@ export function parseInteger(text: string): ParsedNumber {
   const octal = /^0[0-7]/.test(digits);
   const magnitude = BigInt(octal ? `0o${digits.slice(1)}` : digits);
   if (magnitude >= TWO_64) return "out-of-range";
-  return { value: sign === "-" ? -magnitude : magnitude };
+  return { value: sign === "-" ? BigInt.asUintN(64, -magnitude) : magnitude };
 }
 
 function unsigned(value: bigint): ParsedNumber {
