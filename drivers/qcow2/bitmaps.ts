@@ -48,6 +48,11 @@ export class Bitmaps implements BitmapStore {
     return bitmaps;
   }
 
+  /** Whether the opening wrote to the header and the directory. */
+  get tookOver(): boolean {
+    return this.#live.size > 0;
+  }
+
   /** All, in directory order. */
   list(): readonly BitmapInfo[] {
     return this.#entries.map(bitmapInfo);

@@ -112,6 +112,7 @@ function readBitmaps(
   if (data.length !== 24) throw refuse("bitmaps", "bitmaps_ext: Invalid extension length");
   if ((header.autoclear & BigInt(Autoclear.bitmaps)) === 0n) {
     // Somebody wrote to the image who did not keep the bitmaps up to date.
+    header.staleBitmaps = true;
     context.warn(
       header.version < 3
         ? "This qcow2 v2 image contains bitmaps, but they may have been modified by a program " +

@@ -67,6 +67,8 @@ export interface Qcow2Header {
   cryptoHeader: { readonly offset: number; readonly length: number } | undefined;
   /** Bitmap directory. */
   bitmaps: BitmapsExtension | undefined;
+  /** The file names a bitmap directory that nobody kept up to date; the next `writeHeader` drops it. */
+  staleBitmaps: boolean;
   /** In the order in which they were read. */
   unknownExtensions: UnknownExtension[];
   /**

@@ -134,6 +134,7 @@ class FixedFields {
       dataFile: undefined,
       cryptoHeader: undefined,
       bitmaps: undefined,
+      staleBitmaps: false,
       unknownExtensions: [],
       spellings: new Map(),
     };

@@ -272,6 +272,11 @@ export class Snapshots implements SnapshotStore {
     return new Snapshots(table);
   }
 
+  /** No snapshots, whatever the header says. */
+  static none(): Snapshots {
+    return new Snapshots(NO_SNAPSHOTS);
+  }
+
   /** All, in table order. */
   list(): readonly Snapshot[] {
     return this.#table.entries;

@@ -1,0 +1,138 @@
+/**
+ * How large an image would be (section 18 of the format's reference).
+ *
+ * @module
+ */
+import type { MeasureResult } from "../../lib/block/driver.ts";
+import { ImageError } from "../../lib/block/error.ts";
+import type { BlockNode } from "../../lib/block/node.ts";
+import type { OptionSet } from "../../lib/block/options.ts";
+import { MAX_L1_BYTES } from "./_layout.ts";
+import { createParameters } from "./options.ts";
+
+/**
+ * Says how large an image with `options` would be that holds the content of
+ * `source`, or a new disk of the size in the options.
+ *
+ * @throws {ImageError} for bad options, and for a disk that does not fit the format.
+ */
+export async function measureImage(
+  options: OptionSet,
+  source: BlockNode | undefined,
+): Promise<MeasureResult> {
+  const target = createParameters(options);
+  const clusterSize = 2 ** target.clusterBits;
+  const size = roundUp(source?.length ?? target.size, clusterSize);
+  const metadata = metadataSize(size, {
+    clusterSize,
+    entrySize: target.extendedL2 ? 16 : 8,
+    refcountBits: 2 ** target.refcountOrder,
+  });
+  const preallocated = target.preallocation === "falloc" || target.preallocation === "full";
+  // With another backing file than the source's, anything may differ.
+  const data = preallocated || (source !== undefined && target.backingFile !== "")
+    ? size
+    : source === undefined
+    ? 0
+    : await dataSize(source, clusterSize);
+  const bitmaps = target.version >= 3 && source?.bitmaps !== undefined
+    ? bitmapsSize(source, clusterSize)
+    : undefined;
+  return {
+    required: metadata + data,
+    fullyAllocated: metadata + size,
+    ...(bitmaps === undefined ? {} : { bitmaps }),
+  };
+}
+
+function roundUp(value: number, unit: number): number {
+  return Math.ceil(value / unit) * unit;
+}
+
+/** Header, L1, L2 and refcounts of an image with `size` bytes of data. */
+function metadataSize(
+  size: number,
+  { clusterSize, entrySize, refcountBits }: {
+    clusterSize: number;
+    entrySize: number;
+    refcountBits: number;
+  },
+): number {
+  const l2Entries = roundUp(size / clusterSize, clusterSize / entrySize);
+  const l2Bytes = l2Entries * entrySize;
+  const l1Entries = l2Bytes / clusterSize;
+  if (l1Entries * 8 > MAX_L1_BYTES) {
+    throw new ImageError("The image size is too large (try using a larger cluster size)", {
+      errno: "EFBIG",
+      field: "size",
+    });
+  }
+  const l1Bytes = roundUp(l1Entries, clusterSize / 8) * 8;
+  const counted = (clusterSize + l2Bytes + l1Bytes + size) / clusterSize;
+  return clusterSize + l2Bytes + l1Bytes +
+    refcountClusters(counted, clusterSize, refcountBits) * clusterSize;
+}
+
+/** Clusters of refcount blocks and table that count `clusters` and themselves. */
+function refcountClusters(clusters: number, clusterSize: number, refcountBits: number): number {
+  const perBlock = clusterSize * 8 / refcountBits;
+  let blocks = 0;
+  let table = 0;
+  for (;;) {
+    const before = blocks + table;
+    blocks = Math.ceil((clusters + table + blocks) / perBlock);
+    table = Math.ceil(blocks * 8 / clusterSize);
+    if (blocks + table === before) return before;
+  }
+}
+
+/** Bytes of the source's clusters (of the target's size) that hold data. */
+async function dataSize(source: BlockNode, clusterSize: number): Promise<number> {
+  let total = 0;
+  for (let offset = 0; offset < source.length;) {
+    const { state, length } = await visibleExtent(source, offset, source.length - offset);
+    if (state === "zero") {
+      offset += length;
+      continue;
+    }
+    // A cluster that holds some data is stored whole; the next look is behind it.
+    const end = roundUp(offset + length, clusterSize);
+    total += end - (offset - offset % clusterSize);
+    offset = end;
+  }
+  return total;
+}
+
+/** What a reader of the whole chain finds at `offset`. */
+async function visibleExtent(
+  top: BlockNode,
+  offset: number,
+  length: number,
+): Promise<{ readonly state: "data" | "zero"; readonly length: number }> {
+  let node: BlockNode | null = top;
+  let most = length;
+  while (node !== null) {
+    // Behind the end of a shorter backing file there are zeros.
+    if (offset >= node.length) break;
+    const extent = await node.extent(offset, Math.min(most, node.length - offset));
+    most = extent.length;
+    if (extent.state === "zero" || extent.hole === true) return { state: "zero", length: most };
+    if (extent.state === "data") return { state: "data", length: most };
+    node = node.backing?.node ?? null;
+  }
+  return { state: "zero", length: most };
+}
+
+/** Bytes that copies of the source's bitmaps may take, fully allocated. */
+function bitmapsSize(source: BlockNode, clusterSize: number): number {
+  let total = 0;
+  let directory = 0;
+  for (const { name, granularity, flags } of source.bitmaps!.list()) {
+    if (flags.includes("in-use")) continue;
+    const bytes = Math.ceil(Math.ceil(source.length / granularity) / 8);
+    const clusters = Math.ceil(bytes / clusterSize);
+    total += clusters * clusterSize + roundUp(clusters * 8, clusterSize);
+    directory += roundUp(24 + new TextEncoder().encode(name).length, 8);
+  }
+  return total + roundUp(directory, clusterSize);
+}

@@ -1,0 +1,95 @@
+/**
+ * Space taken in advance, when an image is made or grows (section 11 of the
+ * format's reference).
+ *
+ * @module
+ */
+import { ImageError } from "../../lib/block/error.ts";
+import type { Preallocation } from "../../lib/block/node.ts";
+import type { Qcow2Image } from "./image.ts";
+import { readAt } from "./mapping.ts";
+import { linkGuest, preallocateGuest } from "./write.ts";
+
+/** A grown part of the disk. */
+export interface NewArea {
+  /** First new byte of the disk. */
+  readonly start: number;
+  /** End of the disk, bytes. */
+  readonly end: number;
+}
+
+/**
+ * Allocates and links clusters for a part of the disk without writing data,
+ * then extends the file to the last of them. With a data file, `how` is passed
+ * on to it.
+ */
+export async function preallocateMetadata(
+  image: Qcow2Image,
+  { start, end }: NewArea,
+  how: Preallocation,
+): Promise<void> {
+  let fileEnd = 0;
+  for (let offset = start; offset < end;) {
+    const run = await preallocateGuest(image, offset, end - offset);
+    offset += run.length;
+    fileEnd = run.offset + run.length;
+  }
+  // Reads behind the end of a file fail in some layers below.
+  const { dataFile } = image;
+  if ((dataFile.exactLength ?? dataFile.length) < fileEnd) {
+    await dataFile.resize(fileEnd, how === "metadata" ? "off" : how);
+  }
+}
+
+/**
+ * Appends all data clusters of a part of the disk in one run, behind new
+ * refcount structures that cover them, then links them.
+ */
+export async function preallocateData(
+  image: Qcow2Image,
+  { start, end }: NewArea,
+  how: Preallocation,
+): Promise<void> {
+  const { clusterSize, l2Entries } = image.geometry;
+  const { file, refcounts } = image;
+  const firstGuest = start - start % clusterSize;
+  const clusters = Math.ceil((end - firstGuest) / clusterSize);
+  if (clusters === 0) return;
+  // One more table than the data fill: the area may begin and end inside of one.
+  const tables = Math.ceil(clusters / l2Entries) + 1;
+
+  const host = await image.lock.run(async () => {
+    const fileClusters = Math.ceil(file.length / clusterSize);
+    const last = await refcounts.lastUsed(fileClusters);
+    const used = (last < 0 ? fileClusters : last + 1) * clusterSize;
+    const at = await refcounts.growTable(used, clusters + tables, "exact");
+    const got = await refcounts.allocateAt(at, clusters);
+    if (got !== clusters) {
+      // Nothing lies behind the last used cluster, so somebody else is writing to the file.
+      if (got > 0) await refcounts.free(at, got * clusterSize, "other");
+      throw ImageError.fromErrno("EIO", { file: image.context.filename, field: "refcounts" });
+    }
+    return at;
+  });
+  try {
+    await file.resize(host + clusters * clusterSize, how);
+    if (firstGuest < start) await copyHead(image, firstGuest, start - firstGuest, host);
+  } catch (error) {
+    await image.lock.run(() => refcounts.free(host, clusters * clusterSize, "other"));
+    throw ImageError.from(error).prefixed("Failed to resize underlying file: ");
+  }
+  await linkGuest(image, firstGuest, host, clusters);
+}
+
+/** The first cluster of the area holds old data up to where the area begins. */
+async function copyHead(
+  image: Qcow2Image,
+  guest: number,
+  length: number,
+  host: number,
+): Promise<void> {
+  const head = new Uint8Array(length);
+  await readAt(image, guest, head);
+  await image.file.write(host, head);
+  await image.barrier();
+}

@@ -1,0 +1,194 @@
+/**
+ * Changing the size of the virtual disk (section 10 of the format's reference).
+ *
+ * @module
+ */
+import { ImageError, reasonText } from "../../lib/block/error.ts";
+import type { Preallocation } from "../../lib/block/node.ts";
+import { isZero } from "../../lib/bytes/zero_scan.ts";
+import type { Bitmaps } from "./bitmaps.ts";
+import type { Qcow2Image } from "./image.ts";
+import { growL1 } from "./l1_table.ts";
+import { flushImage } from "./lazy.ts";
+import { preallocateData, preallocateMetadata } from "./preallocation.ts";
+import { writeAt } from "./write.ts";
+import { discardAt, writeZeroesAt } from "./zero.ts";
+
+/** Where the header says the virtual size. */
+const SIZE_FIELD = 24;
+
+/**
+ * Sets the virtual size in bytes. New space reads as zeros and is provided as
+ * `how` says; what a smaller disk loses is discarded and the file cut.
+ *
+ * @throws {ImageError} with the reference's texts.
+ */
+export async function resizeImage(
+  image: Qcow2Image,
+  length: number,
+  how: Preallocation,
+  bitmaps?: Bitmaps,
+): Promise<void> {
+  const { header, context } = image;
+  const refuse = (message: string, errno: "EINVAL" | "ENOTSUP") =>
+    new ImageError(message, { errno, file: context.filename, field: "size" });
+  if (length % 512 !== 0) throw refuse("The new size must be a multiple of 512", "EINVAL");
+  if (header.snapshotCount > 0 && header.version < 3) {
+    throw refuse("Can't resize a v2 image which has snapshots", "ENOTSUP");
+  }
+  bitmaps?.assertResizable();
+  image.assertUsable();
+
+  if (length < header.size) {
+    if (how !== "off") {
+      throw refuse("Preallocation can't be used for shrinking an image", "EINVAL");
+    }
+    await shrink(image, length);
+  } else {
+    await grow(image, length, how);
+  }
+  await storeSize(image, length);
+  bitmaps?.resize(length);
+}
+
+async function storeSize(image: Qcow2Image, length: number): Promise<void> {
+  const field = new DataView(new ArrayBuffer(8));
+  field.setBigUint64(0, BigInt(length));
+  await during("Failed to update the image size", async () => {
+    await image.file.write(SIZE_FIELD, new Uint8Array(field.buffer));
+    await image.barrier();
+  });
+  image.header.size = length;
+}
+
+/** Runs a step; its failure is told as `what: reason`. */
+async function during<T>(what: string, step: () => Promise<T>): Promise<T> {
+  try {
+    return await step();
+  } catch (error) {
+    const { errno, field, file } = ImageError.from(error);
+    throw new ImageError(`${what}: ${reasonText(error)}`, { errno, field, file, cause: error });
+  }
+}
+
+async function grow(image: Qcow2Image, length: number, how: Preallocation): Promise<void> {
+  const { header, geometry, backing } = image;
+  const entries = Math.ceil(length / geometry.l2Span);
+  await during(
+    "Failed to grow the L1 table",
+    () => image.lock.run(() => growL1(image, entries, "exact")),
+  );
+  const area = { start: header.size, end: length };
+  // What the backing file has there must not come to light.
+  const shows = backing !== null && backing.length > header.size && length > header.size;
+  let zeroed = false;
+  if (how === "metadata" || (how !== "off" && image.hasDataFile)) {
+    await preallocateMetadata(image, area, how);
+  } else if (how !== "off") {
+    await preallocateData(image, area, how);
+    zeroed = geometry.subclusters === 1;
+  } else if (image.hasDataFile) {
+    await image.dataFile.resize(length, "off");
+  }
+  if (shows && !zeroed) await coverBacking(image, area);
+  if (how !== "off") await flushImage(image);
+}
+
+/** Makes a new part of the disk read as zeros, whatever the backing file has there. */
+async function coverBacking(
+  image: Qcow2Image,
+  { start, end }: { start: number; end: number },
+): Promise<void> {
+  const { subclusterSize } = image.geometry;
+  const aligned = Math.min(Math.ceil(start / subclusterSize) * subclusterSize, end);
+  await during("Failed to zero out new clusters", async () => {
+    if (aligned < end) {
+      await writeZeroesAt(image, aligned, end - aligned, { unmap: false, noFallback: true });
+    }
+  });
+  // The old last subcluster may show the backing file behind its part of the disk.
+  if (aligned > start) {
+    await during(
+      "Failed to zero out the new area",
+      () => writeAt(image, start, new Uint8Array(aligned - start)),
+    );
+  }
+}
+
+async function shrink(image: Qcow2Image, length: number): Promise<void> {
+  const { header, geometry, file } = image;
+  const { clusterSize } = geometry;
+  const from = Math.ceil(length / clusterSize) * clusterSize;
+  await during("Failed to discard cropped clusters", async () => {
+    if (from < header.size) await discardAt(image, from, header.size - from, "full");
+  });
+  await image.lock.run(async () => {
+    await during(
+      "Failed to reduce the number of L2 tables",
+      () => dropL2Tables(image, Math.ceil(length / geometry.l2Span)),
+    );
+    await during("Failed to discard unused refblocks", () => dropRefcountBlocks(image));
+  });
+  if (image.hasDataFile) await image.dataFile.resize(length, "off");
+
+  const oldLength = file.length;
+  const last = await during(
+    "Failed to find the last cluster",
+    () => image.lock.run(() => image.refcounts.lastUsed(Math.ceil(oldLength / clusterSize))),
+  );
+  if (last < 0) throw ImageError.fromErrno("EIO", { file: image.context.filename });
+  const end = (last + 1) * clusterSize;
+  if (end < oldLength) {
+    try {
+      await file.resize(end, "off");
+    } catch (error) {
+      // The image is whole, it only keeps its tail.
+      image.context.warn(`Failed to truncate the tail of the image: ${reasonText(error)}`);
+    }
+  }
+}
+
+/** Clears the L1 table behind `entries` and frees the L2 tables that it named. The L1 table keeps its size. */
+async function dropL2Tables(image: Qcow2Image, entries: number): Promise<void> {
+  const { header, geometry, l1, l2, refcounts } = image;
+  if (entries >= header.l1Size) return;
+  await l2.flush();
+  await image.file.writeZeroes(header.l1Offset + entries * 8, (header.l1Size - entries) * 8, {
+    unmap: false,
+  });
+  await image.barrier();
+  for (let index = header.l1Size - 1; index >= entries; index--) {
+    const offset = l1.offset(index);
+    if (offset === 0) continue;
+    l2.forget(offset);
+    l1.set(index, 0, 0);
+    await refcounts.free(offset, geometry.clusterSize, "always");
+  }
+}
+
+/** Drops refcount blocks that count nothing, or only themselves. */
+async function dropRefcountBlocks(image: Qcow2Image): Promise<void> {
+  const { refcounts, geometry } = image;
+  const { perBlock } = refcounts.format;
+  await refcounts.flush();
+  for (let index = 0; index < refcounts.table.length; index++) {
+    const offset = refcounts.table.offset(index);
+    if (offset === 0) continue;
+    const cluster = offset / geometry.clusterSize;
+    const own = Math.floor(cluster / perBlock) === index;
+    if (!await countsNothing(image, index, own ? cluster % perBlock : -1)) continue;
+    await refcounts.setTableEntry(index, 0);
+    // A block that counted itself is gone with its count; its bytes are left to the cut below.
+    if (!own) await refcounts.free(offset, geometry.clusterSize, "always");
+  }
+}
+
+async function countsNothing(image: Qcow2Image, index: number, own: number): Promise<boolean> {
+  const { refcounts } = image;
+  const bytes = await refcounts.block(index);
+  if (bytes === undefined) return false;
+  if (own < 0) return isZero(bytes);
+  const { firstUsed, perBlock } = refcounts.format;
+  return firstUsed.call(refcounts.format, bytes, 0, perBlock) === own &&
+    firstUsed.call(refcounts.format, bytes, own + 1, perBlock) === perBlock;
+}
