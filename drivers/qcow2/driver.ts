@@ -8,6 +8,7 @@ import type { Qcow2Image } from "./image.ts";
 import { Qcow2Node } from "./node.ts";
 import { openImage } from "./open.ts";
 import { CREATE_OPTIONS } from "./options.ts";
+import { Snapshots } from "./snapshots.ts";
 
 /**
  * qcow2, versions 2 and 3.
@@ -40,7 +41,7 @@ async function openNode(
   _options: OptionSet,
   context: DriverContext,
 ): Promise<BlockNode> {
-  const { image, snapshots, bitmaps, encrypt } = await openImage(file, context, repairDirty);
+  const { image, bitmaps, encrypt } = await openImage(file, context, repairDirty);
   if (bitmaps.list().length > 0) {
     image.guestWrite = (offset, length) => bitmaps.record(offset, length);
   }
@@ -56,7 +57,7 @@ async function openNode(
     },
     beforeClose: () => image.lock.run(() => bitmaps.store()),
     checker: checkerOf(image),
-    snapshots,
+    snapshots: new Snapshots(image),
     ...(image.header.version >= 3 ? { bitmaps } : {}),
   });
 }

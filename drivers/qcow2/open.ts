@@ -16,14 +16,12 @@ import { geometryOf, readHeader } from "./header_reader.ts";
 import { writeHeader } from "./header_writer.ts";
 import { Qcow2Image } from "./image.ts";
 import { loadL1 } from "./l1_table.ts";
-import { Snapshots } from "./snapshots.ts";
+import { readSnapshotTable } from "./snapshots.ts";
 
 /** An open image with what is loaded when it is opened. */
 export interface OpenedImage {
   /** The image. */
   readonly image: Qcow2Image;
-  /** Its internal snapshots; none while it is being checked. */
-  readonly snapshots: Snapshots;
   /** Its bitmaps. */
   readonly bitmaps: Bitmaps;
   /** What `info` shows of its encryption. */
@@ -54,10 +52,10 @@ export async function openImage(
     await openDataFile(image);
     const encrypt = await encryptionDetails(file, header, context);
     if (!context.mode.metadataOnly) refuseEncrypted(header, context);
-    const snapshots = context.mode.checking ? Snapshots.none() : await Snapshots.load(image);
+    if (!context.mode.checking) image.snapshots = await readSnapshotTable(image);
     const bitmaps = await loadBitmaps(image);
     await repairDirty(image, repair);
-    return { image, snapshots, bitmaps, encrypt };
+    return { image, bitmaps, encrypt };
   } catch (error) {
     if (image.dataFile !== file) await image.dataFile[Symbol.asyncDispose]();
     throw error;

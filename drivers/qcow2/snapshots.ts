@@ -8,7 +8,7 @@ import type { SnapshotInfo, SnapshotStore } from "../../lib/block/capabilities.t
 import type { DriverContext } from "../../lib/block/driver.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
-import { MAX_L1_BYTES, UNTRUSTED } from "./_layout.ts";
+import { UNTRUSTED } from "./_layout.ts";
 import { readPadded } from "./_read.ts";
 import type { Qcow2Header } from "./header.ts";
 import type { Qcow2Image } from "./image.ts";
@@ -213,7 +213,7 @@ function entrySize(entry: Snapshot): number {
 export async function writeSnapshotTable(
   image: Qcow2Image,
   entries: readonly Snapshot[],
-): Promise<SnapshotTable> {
+): Promise<void> {
   const { file, header, refcounts } = image;
   const bytes = encodeSnapshotTable(entries);
   if (bytes.length > MAX_SNAPSHOT_TABLE_BYTES) throw ImageError.fromErrno("EFBIG");
@@ -230,55 +230,24 @@ export async function writeSnapshotTable(
   await file.write(60, new Uint8Array(pointer.buffer));
   await image.barrier();
 
-  const old = image.snapshotTable;
+  const old = { offset: header.snapshotsOffset, length: image.snapshots.size };
   header.snapshotsOffset = offset;
   header.snapshotCount = entries.length;
-  const table = { entries: [...entries], size: bytes.length, discarded: 0, extraDropped: 0 };
-  protectSnapshots(image, table);
-  if (old !== undefined) await refcounts.free(old.offset, old.length, "snapshot");
-  return table;
-}
-
-/** Tells the overlap guard where the table and its snapshots' L1 tables lie. */
-export function protectSnapshots(image: Qcow2Image, table: SnapshotTable): void {
-  const { clusterSize } = image.geometry;
-  image.snapshotTable = table.size === 0
-    ? undefined
-    : { offset: image.header.snapshotsOffset, length: table.size };
-  image.inactiveL1 = table.entries
-    .map(({ l1Offset, l1Size }) => ({ offset: l1Offset, length: l1Size * 8 }))
-    .filter(({ offset, length }) =>
-      length > 0 && length <= MAX_L1_BYTES && offset % clusterSize === 0 &&
-      offset + length <= Number.MAX_SAFE_INTEGER
-    );
+  image.snapshots = { entries: [...entries], size: bytes.length, discarded: 0, extraDropped: 0 };
+  if (old.length > 0) await refcounts.free(old.offset, old.length, "snapshot");
 }
 
 /** The snapshots of an open image. */
 export class Snapshots implements SnapshotStore {
-  #table: SnapshotTable;
+  readonly #image: Qcow2Image;
 
-  private constructor(table: SnapshotTable) {
-    this.#table = table;
-  }
-
-  /**
-   * Reads the snapshot table of an image that is being opened and protects it.
-   *
-   * @throws {ImageError} as {@linkcode readSnapshotTable}.
-   */
-  static async load(image: Qcow2Image): Promise<Snapshots> {
-    const table = await readSnapshotTable(image);
-    protectSnapshots(image, table);
-    return new Snapshots(table);
-  }
-
-  /** No snapshots, whatever the header says. */
-  static none(): Snapshots {
-    return new Snapshots(NO_SNAPSHOTS);
+  /** The snapshots of `image`, whose table is in memory. */
+  constructor(image: Qcow2Image) {
+    this.#image = image;
   }
 
   /** All, in table order. */
   list(): readonly Snapshot[] {
-    return this.#table.entries;
+    return this.#image.snapshots.entries;
   }
 }
