@@ -236,8 +236,8 @@ class RawNode implements BlockNode {
     return this.#file.readsZeroWhenNew?.() ?? Promise.resolve(false);
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#file[Symbol.asyncDispose]();
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file[Symbol.asyncDispose]();
   }
 
   #within<T>(offset: number, length: number, body: () => Promise<T>): Promise<T> {

@@ -62,9 +62,10 @@ export function setFileLength(
     }
   };
   const COULD_NOT_RESIZE = "Could not resize file: ";
-  // Above that no offset would be exact any more.
+  // Above that no offset would be exact any more, and further up not even a 64-bit one.
   if (!Number.isSafeInteger(after)) {
-    throw ImageError.fromErrno("EFBIG", { file: filename }).prefixed(COULD_NOT_RESIZE);
+    const errno = after < 2 ** 63 ? "EFBIG" : "EINVAL";
+    throw ImageError.fromErrno(errno, { file: filename }).prefixed(COULD_NOT_RESIZE);
   }
   if (how === "falloc" && native !== undefined) {
     guarded("Could not preallocate new data: ", () => {

@@ -145,7 +145,8 @@ export class OptionSet {
       if (given === undefined) {
         if (spec.default !== undefined) yield [spec.name, spec.default];
       } else if (typeof given.value === "number") {
-        yield [spec.name, String(given.value)];
+        // All digits of what is too large to be exact, and signed as the reference prints it.
+        yield [spec.name, String(BigInt.asIntN(64, BigInt(given.value)))];
       } else if (spec.type === "str") {
         yield [spec.name, given.text.replaceAll(",", ",,")];
       } else {

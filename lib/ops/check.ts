@@ -1,7 +1,13 @@
-import type { CheckResult, RepairMode } from "../block/capabilities.ts";
-import type { CacheMode } from "../block/mode.ts";
-import type { ImageReference } from "../graph/open.ts";
+/**
+ * Checking and repairing. Command-line reference, section 12.1.
+ *
+ * @module
+ */
+import type { Checker, CheckResult, RepairMode } from "../block/capabilities.ts";
+import { ImageError, reasonText } from "../block/error.ts";
+import { type CacheMode, READ_ONLY } from "../block/mode.ts";
 import type { Environment } from "../graph/environment.ts";
+import { type ImageReference, openImage } from "../graph/open.ts";
 
 /** How to check. */
 export interface CheckOptions {
@@ -23,12 +29,47 @@ export interface CheckOutcome {
   readonly repaired: { readonly leaks: number; readonly corruptions: number } | undefined;
 }
 
-/** Checks (and repairs) an image; findings go to `environment.report`. `onRepaired` is called between the passes. */
-export function checkImage(
-  _image: ImageReference,
-  _options: CheckOptions,
-  _environment: Environment,
-  _onRepaired?: (counts: { leaks: number; corruptions: number }) => void,
+/**
+ * Checks (and repairs) an image; findings go to `environment.report`. An image in which something was
+ * repaired is checked once more; `onRepaired` is called between the passes.
+ *
+ * @throws {ImageError} `Check failed: …` and what opening throws.
+ */
+export async function checkImage(
+  image: ImageReference,
+  { repair = "none", cache = READ_ONLY.cache, forceShare = false }: CheckOptions,
+  environment: Environment,
+  onRepaired?: (counts: { leaks: number; corruptions: number }) => void,
 ): Promise<CheckOutcome | undefined> {
-  throw new Error("in work");
+  const mode = { ...READ_ONLY, writable: repair !== "none", checking: true, forceShare, cache };
+  await using node = await openImage(image, mode, environment);
+  const { checker, driver: format } = node;
+  if (checker === undefined) return undefined;
+  const first = await pass(checker, repair, environment);
+  const { leaksFixed, corruptionsFixed } = first;
+  if (leaksFixed === 0 && corruptionsFixed === 0) {
+    return { format, result: first, repaired: undefined };
+  }
+  const repaired = { leaks: leaksFixed, corruptions: corruptionsFixed };
+  onRepaired?.(repaired);
+  const second = await pass(checker, "none", environment);
+  return { format, result: { ...second, leaksFixed, corruptionsFixed }, repaired };
+}
+
+async function pass(
+  checker: Checker,
+  repair: RepairMode,
+  environment: Environment,
+): Promise<CheckResult> {
+  try {
+    return await checker.check(repair, environment.report);
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    throw new ImageError(`Check failed: ${reasonText(error)}`, {
+      errno: error.errno,
+      file: error.file,
+      field: error.field,
+      cause: error,
+    });
+  }
 }

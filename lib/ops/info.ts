@@ -1,6 +1,17 @@
+/**
+ * What there is to know of an image without reading its content. Command-line reference, section 7.
+ *
+ * @module
+ */
 import type { BitmapInfo, ImageDetails, SnapshotInfo } from "../block/capabilities.ts";
-import type { ImageReference } from "../graph/open.ts";
+import { ImageError } from "../block/error.ts";
+import { type OpenMode, READ_ONLY } from "../block/mode.ts";
+import type { BlockNode } from "../block/node.ts";
 import type { Environment } from "../graph/environment.ts";
+import { gateOf } from "../graph/gate.ts";
+import { BackingTrail } from "../graph/identity.ts";
+import { resolveRelative } from "../graph/names.ts";
+import { type ImageReference, openImage } from "../graph/open.ts";
 
 /** What `info` tells of one image (or node below it). */
 export interface ImageInfo {
@@ -36,11 +47,87 @@ export interface InfoOptions {
   readonly forceShare?: boolean;
 }
 
-/** Describes an image, or with `chain` it and all its backing files, top first. */
-export function imageInfo(
-  _image: ImageReference,
-  _options: InfoOptions,
-  _environment: Environment,
+/**
+ * Describes an image, or with `chain` it and all its backing files, top first. Neither backing files
+ * nor keys are needed for that.
+ *
+ * @throws {ImageError} also for a chain that comes back to itself.
+ */
+export async function imageInfo(
+  image: ImageReference,
+  options: InfoOptions,
+  environment: Environment,
 ): Promise<ImageInfo[]> {
-  throw new Error("in work");
+  const mode: OpenMode = {
+    ...READ_ONLY,
+    metadataOnly: true,
+    forceShare: options.forceShare ?? false,
+  };
+  const trail = new BackingTrail();
+  const images: ImageInfo[] = [];
+  let next: ImageReference | undefined = image;
+  while (next !== undefined) {
+    await using node = await openImage(next, mode, environment);
+    if (options.chain) trail.enter(lowest(node), next.filename);
+    const info = await describe(node);
+    images.push(info);
+    next = options.chain ? backingOf(info, environment) : undefined;
+  }
+  return images;
+}
+
+/** The first file of an image: what it is told apart from others by. */
+function lowest(node: BlockNode): BlockNode {
+  const below = node.children.find((child) => child.name === "file");
+  return below === undefined ? node : lowest(below.node);
+}
+
+function backingOf(info: ImageInfo, environment: Environment): ImageReference | undefined {
+  const { backingFilename: stored, fullBackingFilename: filename } = info;
+  if (stored === undefined) return undefined;
+  gateOf(environment).pass({ role: "backing", filename: stored, image: info.filename });
+  if (filename === undefined) {
+    throw new ImageError(
+      `Could not determine absolute backing filename, but backing filename '${stored}' present`,
+      { errno: "EINVAL", file: info.filename },
+    );
+  }
+  return { filename, format: info.backingFormat };
+}
+
+async function describe(node: BlockNode): Promise<ImageInfo> {
+  const children: { name: string; info: ImageInfo }[] = [];
+  for (const child of node.children) {
+    children.push({ name: child.name, info: await describe(child.node) });
+  }
+  const snapshots = node.snapshots?.list() ?? [];
+  const bitmaps = node.bitmaps?.list() ?? [];
+  return {
+    filename: node.filename,
+    format: node.driver,
+    virtualSize: node.length,
+    actualSize: await node.allocatedSize(),
+    details: await node.details?.(),
+    ...backingNames(node),
+    ...(snapshots.length > 0 ? { snapshots } : {}),
+    ...(bitmaps.length > 0 ? { bitmaps } : {}),
+    children,
+  };
+}
+
+function backingNames(
+  { backing, filename }: BlockNode,
+): Pick<ImageInfo, "backingFilename" | "fullBackingFilename" | "backingFormat"> {
+  if (backing === undefined || backing.name === "") return {};
+  let resolved: string | undefined;
+  try {
+    resolved = resolveRelative(filename, backing.name);
+  } catch {
+    // Shown as unknown.
+  }
+  return {
+    backingFilename: backing.name,
+    ...(resolved === undefined ? {} : { fullBackingFilename: resolved }),
+    ...(backing.format === undefined ? {} : { backingFormat: backing.format }),
+  };
 }

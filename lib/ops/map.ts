@@ -1,5 +1,13 @@
-import type { ImageReference } from "../graph/open.ts";
+/**
+ * Where the bytes of an image lie. Command-line reference, section 12.5.
+ *
+ * @module
+ */
+import { ImageError, reasonText } from "../block/error.ts";
+import { READ_ONLY } from "../block/mode.ts";
+import type { BlockNode, Extent } from "../block/node.ts";
 import type { Environment } from "../graph/environment.ts";
+import { type ImageReference, openImage } from "../graph/open.ts";
 
 /** One line of `map`: a run of guest bytes with one state, neighbours already merged. */
 export interface MapEntry {
@@ -33,11 +41,111 @@ export interface MapOptions {
   readonly forceShare?: boolean;
 }
 
-/** Where the bytes of an image lie, in order. An empty range gives one entry of length 0. */
-export function mapImage(
-  _image: ImageReference,
-  _options: MapOptions,
-  _environment: Environment,
-): AsyncGenerator<MapEntry> {
-  throw new Error("in work");
+/**
+ * Where the bytes of an image lie, in order. An empty range gives one entry of length 0.
+ *
+ * @throws {ImageError} `Could not read file metadata: …` and what opening throws.
+ */
+export async function* mapImage(
+  image: ImageReference,
+  options: MapOptions,
+  environment: Environment,
+): AsyncGenerator<MapEntry, void, undefined> {
+  const { start = 0, length = Infinity, forceShare = false } = options;
+  await using top = await openImage(image, { ...READ_ONLY, forceShare }, environment);
+  const levels = chainOf(top);
+  const end = Math.min(start + length, top.length);
+  let current: MutableEntry | undefined;
+  for (let at = start; at < end;) {
+    environment.signal?.throwIfAborted();
+    const next = await entryAt(levels, at, end - at);
+    at += next.length;
+    if (current === undefined) current = next;
+    else if (continues(current, next)) current.length += next.length;
+    else {
+      yield current;
+      current = next;
+    }
+  }
+  yield current ?? EMPTY(start);
+}
+
+type MutableEntry = { -readonly [K in keyof MapEntry]: MapEntry[K] };
+
+const EMPTY = (start: number): MapEntry => ({
+  start,
+  length: 0,
+  depth: 0,
+  present: false,
+  zero: false,
+  data: false,
+  compressed: false,
+});
+
+function chainOf(top: BlockNode): BlockNode[] {
+  const levels: BlockNode[] = [];
+  for (let node: BlockNode | null = top; node !== null; node = node.backing?.node ?? null) {
+    levels.push(node);
+  }
+  return levels;
+}
+
+/** The run at `start`, of at most `length` bytes, as the first level sees it that knows anything of it. */
+async function entryAt(
+  levels: readonly BlockNode[],
+  start: number,
+  length: number,
+): Promise<MutableEntry> {
+  for (let depth = 0;; depth++) {
+    const extent = await extentOf(levels[depth]!, start, length);
+    ({ length } = extent);
+    if (extent.state !== "unallocated") return entryOf(extent, start, depth);
+    const behind = levels[depth + 1];
+    // Not allocated anywhere, or behind the end of the next level.
+    if (behind === undefined || start >= behind.length) {
+      return { ...EMPTY(start), length, depth, zero: true };
+    }
+    length = Math.min(length, behind.length - start);
+  }
+}
+
+async function extentOf(node: BlockNode, start: number, length: number): Promise<Extent> {
+  try {
+    return await node.extent(start, length);
+  } catch (error) {
+    throw new ImageError(`Could not read file metadata: ${reasonText(error)}`, {
+      errno: ImageError.from(error).errno,
+      file: node.filename,
+      cause: error,
+    });
+  }
+}
+
+function entryOf(extent: Extent, start: number, depth: number): MutableEntry {
+  const data = extent.state === "data";
+  const { length, compressed, offset, file } = extent;
+  const entry: MutableEntry = {
+    start,
+    length,
+    depth,
+    present: true,
+    zero: !data || extent.hole === true,
+    data,
+    compressed,
+  };
+  if (offset !== undefined) {
+    entry.offset = offset;
+    if (file !== undefined) entry.file = file.filename;
+  }
+  return entry;
+}
+
+/** Whether `next` goes on where `entry` ends, in every respect. */
+function continues(entry: MapEntry, next: MapEntry): boolean {
+  return entry.zero === next.zero && entry.data === next.data &&
+    entry.present === next.present && entry.depth === next.depth &&
+    entry.compressed === next.compressed && entry.file === next.file &&
+    (entry.offset === undefined
+      ? next.offset === undefined
+      : next.offset === entry.offset + entry.length);
 }

@@ -1,7 +1,17 @@
+/**
+ * How large an image would become. Command-line reference, section 12.6.
+ *
+ * @module
+ */
 import type { MeasureResult } from "../block/driver.ts";
-import type { OptionPair } from "../block/options.ts";
-import type { ImageReference } from "../graph/open.ts";
+import { ImageError } from "../block/error.ts";
+import { READ_ONLY } from "../block/mode.ts";
+import type { BlockNode } from "../block/node.ts";
+import { type OptionPair, OptionSet, type OptionSpec } from "../block/options.ts";
+import { createTarget } from "../graph/create.ts";
 import type { Environment } from "../graph/environment.ts";
+import { type ImageReference, openImage } from "../graph/open.ts";
+import { creatableFormat, DEFAULT_FORMAT, findProtocol } from "../graph/registry.ts";
 
 /** What to measure: a size or an image, for a target format. */
 export interface MeasureOptions {
@@ -17,10 +27,55 @@ export interface MeasureOptions {
   readonly forceShare?: boolean;
 }
 
-/** Says how much space an image would take. */
-export function measureImage(
-  _options: MeasureOptions,
-  _environment: Environment,
+/**
+ * Says how much space an image would take.
+ *
+ * @throws {ImageError} For options that the format refuses `Invalid options for file format '…'`, whose
+ * `cause` says which and why; it has `field` `"options"`.
+ */
+export async function measureImage(
+  request: MeasureOptions,
+  environment: Environment,
 ): Promise<MeasureResult> {
-  throw new Error("in work");
+  const { source, forceShare = false } = request;
+  if (source === undefined) return await measure(request, undefined);
+  await using node = await openImage(source, { ...READ_ONLY, forceShare }, environment);
+  return await measure(request, node);
+}
+
+async function measure(
+  { format = DEFAULT_FORMAT, options: pairs, size }: MeasureOptions,
+  source: BlockNode | undefined,
+): Promise<MeasureResult> {
+  if (findProtocol(format) !== undefined) throw noMeasurement(format);
+  const driver = await creatableFormat(format);
+  const { specs } = await createTarget(driver, "");
+  const options = typedOptions(format, specs, pairs);
+  if (size !== undefined) options.setSize("size", size);
+  if (driver.measure === undefined) throw noMeasurement(format);
+  return await driver.measure(options, source);
+}
+
+function typedOptions(
+  format: string,
+  specs: readonly OptionSpec[],
+  pairs: readonly OptionPair[] | undefined,
+): OptionSet {
+  try {
+    return new OptionSet(specs, pairs);
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    throw new ImageError(`Invalid options for file format '${format}'`, {
+      errno: "EINVAL",
+      field: "options",
+      cause: error,
+    });
+  }
+}
+
+function noMeasurement(format: string): ImageError {
+  return new ImageError(`Block driver '${format}' does not support size measurement`, {
+    errno: "ENOTSUP",
+    field: "format",
+  });
 }

@@ -1,6 +1,13 @@
+/**
+ * Changing the virtual size. Command-line reference, section 13.6.
+ *
+ * @module
+ */
+import { ImageError } from "../block/error.ts";
+import { READ_ONLY } from "../block/mode.ts";
 import type { Preallocation } from "../block/node.ts";
-import type { ImageReference } from "../graph/open.ts";
 import type { Environment } from "../graph/environment.ts";
+import { type ImageReference, openImage } from "../graph/open.ts";
 
 /** How to resize. */
 export interface ResizeOptions {
@@ -14,11 +21,36 @@ export interface ResizeOptions {
   readonly preallocation?: Preallocation;
 }
 
-/** Changes an image's virtual size. */
-export function resizeImage(
-  _image: ImageReference,
-  _options: ResizeOptions,
-  _environment: Environment,
+/** The field of the error that refuses to shrink an image. */
+export const SHRINK_FIELD = "shrink";
+
+/** A warning to print after the error that refuses to shrink an image. */
+export const SHRINK_WARNING =
+  "Shrinking an image will delete all data beyond the shrunken image's end. " +
+  "Before performing such an operation, make sure there is no important data there.";
+
+/**
+ * Changes an image's virtual size.
+ *
+ * @throws {ImageError} the one that refuses to shrink has `field` {@linkcode SHRINK_FIELD}.
+ */
+export async function resizeImage(
+  image: ImageReference,
+  { size, relative = 0, shrink = false, preallocation = "off" }: ResizeOptions,
+  environment: Environment,
 ): Promise<void> {
-  throw new Error("in work");
+  const mode = { ...READ_ONLY, writable: true, resizing: true };
+  await using node = await openImage(image, mode, environment);
+  const refuse = (message: string, field: string) =>
+    new ImageError(message, { errno: "EINVAL", file: node.filename, field });
+  const before = node.length;
+  const after = relative === 0 ? size : before + relative * size;
+  if (after <= 0) throw refuse("New image size must be positive", "size");
+  if (after <= before && preallocation !== "off") {
+    throw refuse("Preallocation can only be used for growing images", "preallocation");
+  }
+  if (after < before && !shrink) {
+    throw refuse("Use the --shrink option to perform a shrink operation.", SHRINK_FIELD);
+  }
+  await node.resize(after, preallocation);
 }

@@ -1,0 +1,97 @@
+/**
+ * What drivers get from whoever opens or creates images with them.
+ *
+ * @module
+ */
+import type { ChildRole, DriverContext } from "../block/driver.ts";
+import { childAccess, type NodeAccess, type OpenMode } from "../block/mode.ts";
+import type { BlockNode } from "../block/node.ts";
+import type { OptionSet } from "../block/options.ts";
+import type { Environment } from "./environment.ts";
+import { gateOf } from "./gate.ts";
+import { type ProtocolName, protocolOf } from "./registry.ts";
+
+/** Called when a file was created beside the image itself. */
+export type CreatedFile = (name: ProtocolName, isNew: boolean) => void;
+
+/** The context of an image. Without `onCreate` no files can be created. */
+export function driverContext(
+  filename: string,
+  mode: OpenMode,
+  environment: Environment,
+  { looksForeign, onCreate }: {
+    readonly looksForeign?: ((head: Uint8Array) => boolean) | undefined;
+    readonly onCreate?: CreatedFile;
+  } = {},
+): DriverContext {
+  const gate = gateOf(environment);
+  return {
+    filename,
+    mode,
+    untrusted: environment.untrusted,
+    report: environment.report,
+    warn: environment.warn,
+    ...(looksForeign === undefined ? {} : { looksForeign }),
+    async openFile(role, child) {
+      gate.pass({ role, filename: child, image: filename });
+      const name = protocolOf(child, { prefixes: gate.allowsProtocol(role) });
+      return await openLocked(name, mode, roleAccess(role, mode), environment);
+    },
+    async createFile(role, child, options) {
+      if (onCreate === undefined) throw new Error("files are created with images only");
+      const name = protocolOf(child);
+      onCreate(name, await createBelow(name, options, mode, environment));
+      return await openLocked(name, mode, roleAccess(role, mode), environment);
+    },
+  };
+}
+
+/** Opens the file of a name. */
+export async function openProtocol(
+  { protocol, filename }: ProtocolName,
+  mode: OpenMode,
+  environment: Environment,
+): Promise<BlockNode> {
+  const driver = await protocol.load();
+  return await driver.open(filename, driverContext(filename, mode, environment));
+}
+
+/** Opens the file of a name and locks it. */
+export async function openLocked(
+  name: ProtocolName,
+  mode: OpenMode,
+  access: NodeAccess,
+  environment: Environment,
+): Promise<BlockNode> {
+  const node = await openProtocol(name, mode, environment);
+  try {
+    await node.lock?.(access);
+    return node;
+  } catch (error) {
+    await node[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** Makes the file of a name, with what its protocol knows of the options; answers whether it is new. */
+export async function createBelow(
+  { protocol, filename }: ProtocolName,
+  options: OptionSet,
+  mode: OpenMode,
+  environment: Environment,
+): Promise<boolean> {
+  const driver = await protocol.load();
+  // Only names of protocols that can create get here.
+  return await driver.create!(
+    filename,
+    options.restrictedTo(driver.createOptions!),
+    driverContext(filename, mode, environment),
+  );
+}
+
+/** What an image needs of a file of its own; a file of mere guest data may be written by others. */
+function roleAccess(role: ChildRole, mode: OpenMode): NodeAccess {
+  const access = childAccess(mode, false);
+  if (role !== "data-file" || mode.exclusive) return access;
+  return { uses: access.uses, unshares: access.unshares.filter((other) => other !== "write") };
+}
