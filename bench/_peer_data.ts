@@ -1,0 +1,119 @@
+/** The images that `peers.ts` measures with, each made when a row first asks for it. */
+
+import { join } from "@std/path";
+import { ProgramBytes, RandomBytes, writeAt } from "./_disk.ts";
+
+const KiB = 1 << 10;
+const MiB = 1 << 20;
+
+/** Images in one folder. */
+export class PeerData {
+  readonly #dir: string;
+  readonly #scale: number;
+  readonly #made = new Map<string, Promise<void>>();
+
+  /** In `dir`; sizes are multiplied by `scale`. */
+  constructor(dir: string, scale: number) {
+    this.#dir = dir;
+    this.#scale = scale;
+  }
+
+  /** A file of this name, made by `make` once. */
+  async #once(name: string, make: (path: string) => void | Promise<void>): Promise<string> {
+    if (!this.#made.has(name)) {
+      this.#made.set(name, Promise.resolve(make(join(this.#dir, name))));
+    }
+    await this.#made.get(name);
+    return name;
+  }
+
+  async #reference(...args: string[]): Promise<void> {
+    const { success, stderr } = await new Deno.Command("qemu-img", { args, cwd: this.#dir })
+      .output();
+    if (!success) throw new Error(`qemu-img ${args[0]}: ${new TextDecoder().decode(stderr)}`);
+  }
+
+  /** 2 GiB, of each 8 MiB 5 with data (programs, random bytes), 1 with zeros, 2 without anything. */
+  sparse(): Promise<string> {
+    return this.#once("sparse.img", (path) => {
+      using file = Deno.openSync(path, { write: true, createNew: true });
+      using program = new ProgramBytes();
+      const random = new RandomBytes(1);
+      const size = 2048 * MiB * this.#scale;
+      file.truncateSync(size);
+      const piece = new Uint8Array(MiB);
+      for (let at = 0; at < size; at += 8 * MiB) {
+        for (let i = 0; i < 5; i++) {
+          writeAt(file, at + i * MiB, i < 3 ? program.fill(piece) : random.fill(piece));
+        }
+        writeAt(file, at + 5 * MiB, piece.fill(0));
+      }
+    });
+  }
+
+  /** The same as qcow2. */
+  sparseQcow2(): Promise<string> {
+    return this.#once("sparse.qcow2", async () => {
+      await this.#reference("convert", "-O", "qcow2", await this.sparse(), "sparse.qcow2");
+    });
+  }
+
+  /** 512 MiB of program files. */
+  programs(): Promise<string> {
+    return this.#once("programs.img", (path) => {
+      using file = Deno.openSync(path, { write: true, createNew: true });
+      using program = new ProgramBytes();
+      const piece = new Uint8Array(MiB);
+      for (let i = 0; i < 512 * this.#scale; i++) writeAt(file, i * MiB, program.fill(piece));
+    });
+  }
+
+  /** The same as compressed qcow2. */
+  programsCompressed(): Promise<string> {
+    return this.#once("programs.qcow2", async () => {
+      const source = await this.programs();
+      await this.#reference(
+        ...["convert", "-c", "-W", "-m", "16", "-O", "qcow2", source, "programs.qcow2"],
+      );
+    });
+  }
+
+  /** 1 TiB with all tables and no data. */
+  preallocated(): Promise<string> {
+    return this.#once("preallocated.qcow2", async () => {
+      const size = `${this.#scale}T`;
+      await this.#reference(
+        ...["create", "-q", "-f", "qcow2", "-o", "preallocation=metadata"],
+        ...["preallocated.qcow2", size],
+      );
+    });
+  }
+
+  /** 100,000 clusters, every other one with data. */
+  alternating(): Promise<string> {
+    return this.#once("alternating.qcow2", async () => {
+      const path = join(this.#dir, "alternating.img");
+      {
+        using file = Deno.openSync(path, { write: true, createNew: true });
+        const clusters = 100_000 * this.#scale;
+        file.truncateSync(clusters * 64 * KiB);
+        const block = new Uint8Array(4 * KiB).fill(0x5a);
+        for (let i = 0; i < clusters; i += 2) writeAt(file, i * 64 * KiB, block);
+      }
+      await this.#reference("convert", "-O", "qcow2", "alternating.img", "alternating.qcow2");
+      await Deno.remove(path);
+    });
+  }
+
+  /** An empty qcow2 of this size (`8T`). */
+  empty(size: string): Promise<string> {
+    return this.#once(`empty-${size}.qcow2`, async (path) => {
+      await this.#reference("create", "-q", "-f", "qcow2", path, size);
+    });
+  }
+
+  /** A Deno program that does nothing. */
+  emptyScript(): Promise<string> {
+    return this.#once("empty.ts", (path) => Deno.writeTextFile(path, ""));
+  }
+}

@@ -1,0 +1,322 @@
+/**
+ * qimg and qemu-img in turn on the same data, whole processes:
+ * `deno task bench:peers [--rows REGEXP] [--pairs N] [--json FILE] [--dir FOLDER]
+ * [--scale N] [--program FILE]`.
+ *
+ * `--scale 10` makes every image ten times larger, which must not change the
+ * peak memory; `--program dist/qimg` measures the compiled program. The exit
+ * code is 1 when a row misses its target.
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+import { bold, dim, green, red } from "@std/fmt/colors";
+import { fromFileUrl, join, resolve } from "@std/path";
+import { measure, median, type Run } from "./_measure.ts";
+import { PeerData } from "./_peer_data.ts";
+
+const MiB = 1 << 20;
+
+/** Peak memory that no row may exceed, bytes. */
+const MEMORY_LIMIT = 180 * MiB;
+
+/** A target file of a row, which is gone before each run. */
+const OUTPUT = "output.img";
+
+interface Row {
+  readonly name: string;
+  /** Largest ratio of wall times. */
+  readonly target: number;
+  /** The command line for both. */
+  readonly args: (data: PeerData) => Promise<readonly string[]>;
+  /** What it is measured against, unless qemu-img with the same arguments. */
+  readonly peer?: (data: PeerData) => Promise<readonly string[]>;
+  /** Largest ratio of output sizes, where that matters. */
+  readonly sizeTarget?: number;
+  /** The same job at another size, which qimg must do in about the same time. */
+  readonly elsewhere?: (data: PeerData) => Promise<readonly string[]>;
+}
+
+const ROWS: readonly Row[] = [
+  {
+    name: "raw → raw, 2 GiB sparse with 1.25 GiB of data",
+    target: 1.0,
+    args: async (data) => ["convert", "-f", "raw", "-O", "raw", await data.sparse(), OUTPUT],
+  },
+  {
+    name: "raw → qcow2, the same data",
+    target: 1.1,
+    args: async (data) => ["convert", "-f", "raw", "-O", "qcow2", await data.sparse(), OUTPUT],
+  },
+  {
+    name: "qcow2 → raw, the same data",
+    target: 1.1,
+    args: async (data) => ["convert", "-O", "raw", await data.sparseQcow2(), OUTPUT],
+  },
+  {
+    name: "raw → qcow2 -c, 512 MiB of program files",
+    target: 0.45,
+    sizeTarget: 1.01,
+    args: async (
+      data,
+    ) => ["convert", "-c", "-f", "raw", "-O", "qcow2", await data.programs(), OUTPUT],
+  },
+  {
+    name: "the same with compression_type=zstd",
+    target: 0.7,
+    args: async (data) => [
+      ...["convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "compression_type=zstd"],
+      ...[await data.programs(), OUTPUT],
+    ],
+  },
+  {
+    name: "compressed qcow2 → raw",
+    target: 0.6,
+    args: async (data) => ["convert", "-O", "raw", await data.programsCompressed(), OUTPUT],
+  },
+  {
+    name: "compare raw with qcow2, equal content",
+    target: 1.0,
+    args: async (data) => ["compare", "-f", "raw", await data.sparse(), await data.sparseQcow2()],
+  },
+  {
+    name: "compare raw with compressed qcow2, equal content",
+    target: 0.6,
+    args: async (
+      data,
+    ) => ["compare", "-f", "raw", await data.programs(), await data.programsCompressed()],
+  },
+  {
+    name: "check of a 1 TiB qcow2 with preallocation=metadata",
+    target: 1.5,
+    args: async (data) => ["check", await data.preallocated()],
+  },
+  {
+    name: "map as JSON, qcow2 with 100,000 alternating extents",
+    target: 2,
+    args: async (data) => ["map", "--output=json", await data.alternating()],
+  },
+  {
+    name: "convert of an empty 8 TiB qcow2 to raw",
+    target: 3,
+    args: async (data) => ["convert", "-O", "raw", await data.empty("8T"), OUTPUT],
+    elsewhere: async (data) => ["convert", "-O", "raw", await data.empty("8G"), OUTPUT],
+  },
+  {
+    name: "info of a small image / deno run of an empty script",
+    target: 2.5,
+    args: async (data) => ["info", await data.empty("1G")],
+    peer: async (data) => [Deno.execPath(), "run", await data.emptyScript()],
+  },
+];
+
+/** What came of one row. */
+interface Result {
+  readonly name: string;
+  readonly target: number;
+  readonly ratio: number;
+  readonly met: boolean;
+  readonly remarks: readonly string[];
+  readonly qimg: { readonly wall: number; readonly cpu: number; readonly peak: number };
+  readonly peer: { readonly wall: number; readonly cpu: number; readonly peak: number };
+  readonly runs: readonly { readonly qimg: Sample; readonly peer: Sample }[];
+}
+
+type Sample = Pick<Run, "wall" | "cpu" | "peak">;
+
+const sample = ({ wall, cpu, peak }: Run): Sample => ({ wall, cpu, peak });
+
+function medians(samples: readonly Sample[]): Sample {
+  return {
+    wall: median(samples.map(({ wall }) => wall)),
+    cpu: median(samples.map(({ cpu }) => cpu)),
+    // Memory has to suffice in every run.
+    peak: Math.max(...samples.map(({ peak }) => peak)),
+  };
+}
+
+async function removeIfThere(path: string): Promise<void> {
+  try {
+    await Deno.remove(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** Runs qimg and its peer in turn and compares what they did. */
+class Contest {
+  readonly #dir: string;
+  readonly #program: readonly string[];
+  readonly #pairs: number;
+  readonly #data: PeerData;
+
+  /** In the folder that has the data; `program` is how qimg is started. */
+  constructor(dir: string, program: readonly string[], pairs: number, data: PeerData) {
+    this.#dir = dir;
+    this.#program = program;
+    this.#pairs = pairs;
+    this.#data = data;
+  }
+
+  async #runAfresh(command: readonly string[]): Promise<Run> {
+    await removeIfThere(join(this.#dir, OUTPUT));
+    return await measure(command, { cwd: this.#dir });
+  }
+
+  /** The warm-up: both do the job once, and it has to be the same job. */
+  async #checkEqual(ours: readonly string[], peer: readonly string[]): Promise<number | undefined> {
+    const theirs = await this.#runAfresh(peer);
+    const output = join(this.#dir, OUTPUT);
+    const expected = join(this.#dir, "expected.img");
+    const makesFile = ours.includes(OUTPUT);
+    if (makesFile) await Deno.rename(output, expected);
+    try {
+      const mine = await this.#runAfresh(ours);
+      if (mine.stdout !== theirs.stdout) throw new Error(`different output: ${mine.stdout}`);
+      if (!makesFile) return undefined;
+      const { code, stdout, stderr } = await new Deno.Command("qemu-img", {
+        args: ["compare", "-s", expected, output],
+      }).output();
+      if (code !== 0) throw new Error(new TextDecoder().decode(code === 1 ? stdout : stderr));
+      return (await Deno.stat(output)).size / (await Deno.stat(expected)).size;
+    } finally {
+      await removeIfThere(expected);
+    }
+  }
+
+  async run(row: Row): Promise<Result> {
+    const args = await row.args(this.#data);
+    const ours = [...this.#program, ...args];
+    const peer = await row.peer?.(this.#data) ?? ["qemu-img", ...args];
+    const remarks: string[] = [];
+
+    let sizeRatio: number | undefined;
+    if (row.peer === undefined) sizeRatio = await this.#checkEqual(ours, peer);
+    else for (const command of [peer, ours]) await this.#runAfresh(command);
+
+    const runs: { qimg: Sample; peer: Sample }[] = [];
+    for (let i = 0; i < this.#pairs; i++) {
+      // Neither is always the one that finds the caches as the other left them.
+      if (i % 2 === 0) {
+        const qimg = sample(await this.#runAfresh(ours));
+        runs.push({ qimg, peer: sample(await this.#runAfresh(peer)) });
+      } else {
+        const other = sample(await this.#runAfresh(peer));
+        runs.push({ qimg: sample(await this.#runAfresh(ours)), peer: other });
+      }
+    }
+    const qimg = medians(runs.map(({ qimg }) => qimg));
+    const theirs = medians(runs.map(({ peer }) => peer));
+    const ratio = qimg.wall / theirs.wall;
+    let met = ratio <= row.target;
+
+    if (qimg.peak > MEMORY_LIMIT) {
+      met = false;
+      remarks.push(`peak memory above ${MEMORY_LIMIT / MiB} MiB`);
+    }
+    if (row.sizeTarget !== undefined && sizeRatio !== undefined) {
+      met &&= sizeRatio <= row.sizeTarget;
+      remarks.push(`output ${sizeRatio.toFixed(3)} of the reference's, ≤ ${row.sizeTarget}`);
+    }
+    if (row.elsewhere !== undefined) {
+      const command = [...this.#program, ...await row.elsewhere(this.#data)];
+      const samples: Sample[] = [];
+      for (let i = 0; i < this.#pairs; i++) samples.push(sample(await this.#runAfresh(command)));
+      const growth = qimg.wall / medians(samples).wall;
+      met &&= growth <= 1.5;
+      remarks.push(`${growth.toFixed(2)} of the time for a thousandth of the size, ≤ 1.5`);
+    }
+    await removeIfThere(join(this.#dir, OUTPUT));
+    const { name, target } = row;
+    return { name, target, ratio, met, remarks, qimg, peer: theirs, runs };
+  }
+}
+
+function table(results: readonly Result[]): string {
+  const seconds = (value: number) => value.toFixed(value < 1 ? 3 : 2);
+  const lines = [
+    ["job", "qimg s", "peer s", "ratio", "target", "", "cpu", "qimg MiB", "peer MiB"],
+    ...results.map((result) => [
+      result.name,
+      seconds(result.qimg.wall),
+      seconds(result.peer.wall),
+      result.ratio.toFixed(2),
+      `≤ ${result.target}`,
+      result.met ? "ok" : "MISSED",
+      (result.qimg.cpu / result.peer.cpu).toFixed(2),
+      (result.qimg.peak / MiB).toFixed(0),
+      (result.peer.peak / MiB).toFixed(0),
+    ]),
+  ];
+  const widths = lines[0]!.map((_, i) => Math.max(...lines.map((line) => line[i]!.length)));
+  return lines.map((line, n) => {
+    const text = line.map((cell, i) =>
+      i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)
+    ).join("  ");
+    if (n === 0) return bold(text);
+    return results[n - 1]!.met ? text.replace(" ok ", green(" ok ")) : red(text);
+  }).join("\n");
+}
+
+/** Memory as fast as it gets, else a place on a disk. */
+async function fastFolder(): Promise<string> {
+  try {
+    return await Deno.makeTempDir({ dir: "/dev/shm", prefix: "qimg_peers_" });
+  } catch {
+    return await Deno.makeTempDir({ prefix: "qimg_peers_" });
+  }
+}
+
+if (import.meta.main) {
+  const options = parseArgs(Deno.args, {
+    string: ["rows", "pairs", "json", "dir", "scale", "program"],
+    unknown: (arg) => {
+      console.error(`No such option: ${arg}`);
+      Deno.exit(2);
+    },
+  });
+  const text = (name: string) => {
+    const value = options[name];
+    return typeof value === "string" ? value : undefined;
+  };
+  const wanted = new RegExp(text("rows") ?? "");
+  const pairs = Number(text("pairs") ?? 5);
+  const scale = Number(text("scale") ?? 1);
+  const parent = text("dir");
+  const dir = parent === undefined
+    ? await fastFolder()
+    : await Deno.makeTempDir({ dir: parent, prefix: "qimg_peers_" });
+  const compiled = text("program");
+  const program = compiled === undefined
+    ? [Deno.execPath(), "run", "-A", fromFileUrl(new URL("../main.ts", import.meta.url))]
+    : [resolve(compiled)];
+
+  const results: Result[] = [];
+  const failures: string[] = [];
+  try {
+    const contest = new Contest(dir, program, pairs, new PeerData(dir, scale));
+    for (const row of ROWS.filter(({ name }) => wanted.test(name))) {
+      console.error(dim(`${row.name} …`));
+      try {
+        results.push(await contest.run(row));
+      } catch (error) {
+        failures.push(`${row.name}: ${error instanceof Error ? error.message : error}`);
+      }
+    }
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+  console.log(
+    `${pairs} pairs in ${dir}, ${navigator.hardwareConcurrency} cores` +
+      (scale === 1 ? "" : `, everything ${scale} times larger`) +
+      `; wall and CPU are medians, memory the largest\n\n${table(results)}`,
+  );
+  for (const { name, remarks } of results) {
+    for (const remark of remarks) console.log(`${name}: ${remark}`);
+  }
+  for (const failure of failures) console.log(red(failure));
+  const file = text("json");
+  if (file !== undefined) {
+    await Deno.writeTextFile(file, JSON.stringify({ scale, results, failures }, null, 2) + "\n");
+  }
+  if (failures.length > 0 || results.some(({ met }) => !met)) Deno.exit(1);
+}
