@@ -96,6 +96,7 @@ class DirectHostFile implements HostFile {
   }
 
   writeAt(offset: number, from: Uint8Array): void {
+    if (from.length === 0) return;
     const unit = this.alignment;
     const end = offset + from.length;
     const partialEnd = !isAligned(end, unit) && !this.#isDevice;
