@@ -31,24 +31,19 @@ export interface DdOptions {
   readonly forceShare?: boolean;
 }
 
-/** What there was to copy. */
-export interface DdResult {
-  /** Nothing: what was to be left out reaches past the part to copy. The target is empty. */
-  readonly skippedPastEnd: boolean;
-}
-
 /** Bytes of a step. Blocks matter only for where the part begins and ends. */
 const STEP = 1 << 20;
 
 /**
- * Copies part of an image to a new one, zeros included.
+ * Copies part of an image to a new one, zeros included. Where more is to be left out than there is, the new
+ * one is empty, which is reported and no error.
  *
  * @throws {ImageError} after an error the target is gone again, unless it was there before.
  */
 export async function ddImage(
   request: DdOptions,
   environment: Environment,
-): Promise<DdResult> {
+): Promise<void> {
   const { forceShare = false, blockSize = 512, count, skip = 0 } = request;
   await using source = await openImage(
     request.source,
@@ -58,12 +53,12 @@ export async function ddImage(
   const target = await targetFor(request);
   const length = count === undefined ? source.length : Math.min(count * blockSize, source.length);
   const start = skip * blockSize;
-  const skippedPastEnd = start > length;
-
   const creation = await create(target, source, Math.max(length - start, 0), environment);
+  if (start > length) {
+    environment.report(`${request.source.filename}: cannot skip to specified offset`, true);
+  }
   try {
     if (start < length) await copy(source, start, length, target, environment);
-    return { skippedPastEnd };
   } catch (error) {
     await creation.undo();
     throw error;

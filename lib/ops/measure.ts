@@ -30,27 +30,28 @@ export interface MeasureOptions {
 /**
  * Says how much space an image would take.
  *
- * @throws {ImageError} For options that the format refuses `Invalid options for file format '…'`, whose
- * `cause` says which and why; it has `field` `"options"`.
+ * @throws {ImageError} For options that the format refuses `Invalid options for file format '…'`; which
+ * and why is reported before.
  */
 export async function measureImage(
   request: MeasureOptions,
   environment: Environment,
 ): Promise<MeasureResult> {
   const { source, forceShare = false } = request;
-  if (source === undefined) return await measure(request, undefined);
+  if (source === undefined) return await measure(request, undefined, environment);
   await using node = await openImage(source, { ...READ_ONLY, forceShare }, environment);
-  return await measure(request, node);
+  return await measure(request, node, environment);
 }
 
 async function measure(
   { format = DEFAULT_FORMAT, options: pairs, size }: MeasureOptions,
   source: BlockNode | undefined,
+  environment: Environment,
 ): Promise<MeasureResult> {
   if (findProtocol(format) !== undefined) throw noMeasurement(format);
   const driver = await creatableFormat(format);
   const { specs } = await createTarget(driver, "");
-  const options = typedOptions(format, specs, pairs);
+  const options = typedOptions(format, specs, pairs, environment);
   if (size !== undefined) options.setSize("size", size);
   if (driver.measure === undefined) throw noMeasurement(format);
   return await driver.measure(options, source);
@@ -60,11 +61,14 @@ function typedOptions(
   format: string,
   specs: readonly OptionSpec[],
   pairs: readonly OptionPair[] | undefined,
+  environment: Environment,
 ): OptionSet {
   try {
     return new OptionSet(specs, pairs);
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
+    environment.report(error.message, true);
+    if (error.hint !== undefined) environment.report(error.hint);
     throw new ImageError(`Invalid options for file format '${format}'`, {
       errno: "EINVAL",
       field: "options",

@@ -21,18 +21,13 @@ export interface ResizeOptions {
   readonly preallocation?: Preallocation;
 }
 
-/** The field of the error that refuses to shrink an image. */
-export const SHRINK_FIELD = "shrink";
-
-/** A warning to print after the error that refuses to shrink an image. */
-export const SHRINK_WARNING =
-  "Shrinking an image will delete all data beyond the shrunken image's end. " +
+const SHRINK_WARNING = "Shrinking an image will delete all data beyond the shrunken image's end. " +
   "Before performing such an operation, make sure there is no important data there.";
 
 /**
- * Changes an image's virtual size.
+ * Changes an image's virtual size. To refuse to shrink comes with a warning, to be printed after the error.
  *
- * @throws {ImageError} the one that refuses to shrink has `field` {@linkcode SHRINK_FIELD}.
+ * @throws {ImageError}
  */
 export async function resizeImage(
   image: ImageReference,
@@ -50,7 +45,8 @@ export async function resizeImage(
     throw refuse("Preallocation can only be used for growing images", "preallocation");
   }
   if (after < before && !shrink) {
-    throw refuse("Use the --shrink option to perform a shrink operation.", SHRINK_FIELD);
+    environment.warn(SHRINK_WARNING);
+    throw refuse("Use the --shrink option to perform a shrink operation.", "size");
   }
   await node.resize(after, preallocation);
 }
