@@ -167,7 +167,8 @@ export function onlyImage(operands: readonly string[]): string {
 export function environmentOf(ctx: CommandContext, untrusted: boolean): Environment {
   return {
     warn: (text) => ctx.warn(text),
-    report: (line) => ctx.err(`${line}\n`),
+    report: (line, fromProgram = false) =>
+      ctx.err(fromProgram ? `${ctx.program}: ${line}\n` : `${line}\n`),
     untrusted,
     signal: ctx.signal,
   };
