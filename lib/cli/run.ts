@@ -14,10 +14,9 @@ import {
 import { type CommandEntry, COMMANDS } from "../commands/mod.ts";
 import { describeFailure } from "./_failure.ts";
 import { scan, ScanError } from "./getopt.ts";
-import { commandHelp, generalHelp, HELP_OPTION, STANDARD_OPTIONS } from "./help.ts";
 import { type ByteWriter, type Output, StreamOutput } from "./output.ts";
 import { Interruption, NO_SIGNALS, type Signals, watchSignals } from "./signals.ts";
-import { versionLine } from "./version.ts";
+import { HELP_OPTION, STANDARD_OPTIONS } from "./standard_options.ts";
 
 /** What the command line needs from the process around it. */
 export interface CliIo {
@@ -153,10 +152,12 @@ async function runTopLevel(
       words.push(item.text);
     } else if (item.spec === STANDARD_OPTIONS.help) {
       const { FORMATS, PROTOCOLS } = await import("../../drivers/mod.ts");
+      const { generalHelp } = await import("./help.ts");
       const drivers = [...FORMATS, ...PROTOCOLS].map(({ name }) => name);
       terminal.stdout.write(generalHelp(io.program, commands, drivers));
       return 0;
     } else if (item.spec === STANDARD_OPTIONS.version) {
+      const { versionLine } = await import("./version.ts");
       terminal.stdout.write(versionLine(io.program));
       return 0;
     } else {
@@ -186,6 +187,7 @@ async function runCommand(
 ): Promise<number> {
   const commandLine = parseCommandLine(command, args);
   if (commandLine === "help") {
+    const { commandHelp } = await import("./help.ts");
     terminal.stdout.write(commandHelp(io.program, command));
     return 0;
   }
