@@ -9,7 +9,7 @@
 import fs from "node:fs";
 import { alignDown, alignUp, isAligned } from "../bytes/align.ts";
 import { alignedBytes, isAlignedBytes } from "./aligned_buffer.ts";
-import { HostError } from "./errno.ts";
+import { errnoOf, HostError } from "./errno.ts";
 import {
   type HostFile,
   type HostFileOptions,
@@ -21,9 +21,7 @@ import {
 const O_DIRECT = Deno.build.arch === "aarch64" ? 0o200000 : 0o40000;
 
 /** What every disk's sectors divide. */
-const UNIT = 4096;
-/** What a device's sectors are where its capacity is no multiple of `UNIT`. */
-const SMALL_UNIT = 512;
+const LARGEST_UNIT = 4096;
 
 const BOUNCE_LENGTH = 1 << 20;
 
@@ -65,8 +63,7 @@ class DirectHostFile implements HostFile {
     this.#descriptor = descriptor;
     try {
       this.#isDevice = fs.fstatSync(descriptor).isBlockDevice();
-      // A file can be longer for a moment, a device cannot.
-      this.alignment = this.#isDevice && !isAligned(this.size(), UNIT) ? SMALL_UNIT : UNIT;
+      this.alignment = probeUnit(descriptor);
     } catch (error) {
       fs.closeSync(descriptor);
       throw error;
@@ -217,4 +214,20 @@ class DirectHostFile implements HostFile {
       }
     }
   }
+}
+
+/**
+ * The smallest unit that the file system takes. Where it takes a single byte it has not looked, as for a
+ * hole or an empty file; then the largest is safe.
+ */
+function probeUnit(descriptor: number): number {
+  for (const unit of [1, 512, 1024, 2048]) {
+    try {
+      fs.readSync(descriptor, bounce(), 0, unit, 0);
+    } catch (error) {
+      if (errnoOf(error) === "EINVAL") continue;
+    }
+    return unit === 1 ? LARGEST_UNIT : unit;
+  }
+  return LARGEST_UNIT;
 }

@@ -224,6 +224,25 @@ for (const { name, direct, ignore } of KINDS) {
 }
 
 Deno.test({
+  name: "direct file: the unit is found out, and the largest is taken where nothing tells",
+  ignore: KINDS[1]!.ignore,
+  async fn() {
+    await using dir = await tempDir();
+    await Deno.writeFile(dir.file("data"), new Uint8Array(8192).fill(1));
+    using data = await openHostFile(dir.file("data"), { direct: true });
+    assert([512, 1024, 2048, 4096].includes(data.alignment), `${data.alignment}`);
+    using empty = await openHostFile(dir.file("empty"), {
+      write: true,
+      create: true,
+      direct: true,
+    });
+    assertEquals(empty.alignment, 4096);
+    using buffered = await openHostFile(dir.file("data"));
+    assertEquals(buffered.alignment, 1);
+  },
+});
+
+Deno.test({
   name: "new files have mode 0644 less the umask",
   ignore: Deno.build.os === "windows",
   async fn() {
