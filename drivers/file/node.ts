@@ -11,6 +11,7 @@ import type {
 } from "../../lib/block/node.ts";
 import { requireWritable } from "../../lib/block/range.ts";
 import { alignUp, isAligned } from "../../lib/bytes/align.ts";
+import { HostError } from "../../lib/io/errno.ts";
 import type { HostFile } from "../../lib/io/host_file.ts";
 import { type NativeFile, openNative } from "../../lib/io/native.ts";
 import { imageError } from "./_errors.ts";
@@ -135,10 +136,7 @@ export class FileNode implements BlockNode {
 
   flush(): Promise<void> {
     if (this.readOnly || this.#mode.cache.noFlush) return DONE;
-    return this.#request(() => {
-      this.#host.datasync();
-      this.#dirty = false;
-    });
+    return this.#request(() => this.#sync());
   }
 
   resize(length: number, how: Preallocation): Promise<void> {
@@ -198,7 +196,7 @@ export class FileNode implements BlockNode {
   [Symbol.asyncDispose](): Promise<void> {
     return this.#request(() => {
       try {
-        if (this.#dirty && !this.#mode.cache.noFlush) this.#host.datasync();
+        if (this.#dirty && !this.#mode.cache.noFlush) this.#sync();
       } finally {
         this.#dirty = false;
         this.#lock?.[Symbol.dispose]();
@@ -225,6 +223,18 @@ export class FileNode implements BlockNode {
     } catch (error) {
       throw imageError(error, this.filename);
     }
+  }
+
+  #sync(): void {
+    try {
+      this.#host.datasync();
+    } catch (error) {
+      // What has nothing to store things on, such as `/dev/null`.
+      if (!(this.fixedLength && error instanceof HostError && error.errno === "EINVAL")) {
+        throw error;
+      }
+    }
+    this.#dirty = false;
   }
 
   #beginWriting(): void {
