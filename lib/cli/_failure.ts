@@ -24,26 +24,24 @@ export function describeFailure(
   error: unknown,
   { restricted = false }: { restricted?: boolean } = {},
 ): Failure {
-  const hints: string[] = [];
+  if (error instanceof CommandError) return { ...error, message: error.message };
   const denied = deniedPermission(error);
-  if (error instanceof CommandError) {
-    if (error.hint !== undefined) hints.push(error.hint);
-    return { message: error.message, hint: join(hints), exitCode: error.exitCode };
-  }
   if (error instanceof ImageError || error instanceof HostError) {
-    if (error instanceof ImageError && error.hint !== undefined) hints.push(error.hint);
-    if (denied !== undefined && denied !== error.message) hints.push(advice(denied, restricted));
-    return { message: error.message, hint: join(hints), exitCode: 1 };
+    const hints = [
+      error instanceof ImageError ? error.hint : undefined,
+      denied === undefined ? undefined : denialHint(denied, error.message, restricted),
+    ].filter((hint) => hint !== undefined);
+    return {
+      message: error.message,
+      hint: hints.length === 0 ? undefined : hints.join("\n"),
+      exitCode: 1,
+    };
   }
   if (denied !== undefined) {
-    return { message: advice(denied, restricted), hint: undefined, exitCode: 1 };
+    return { message: denied, hint: denialHint(denied, denied, restricted), exitCode: 1 };
   }
   const what = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
   return { message: `internal error: ${what}`, hint: undefined, exitCode: 1 };
-}
-
-function join(lines: readonly string[]): string | undefined {
-  return lines.length === 0 ? undefined : lines.join("\n");
 }
 
 /** Deno's words for a missing permission, from wherever it lies below an error. */
@@ -56,11 +54,11 @@ function deniedPermission(error: unknown): string | undefined {
   return undefined;
 }
 
-function advice(denied: string, restricted: boolean): string {
-  // Only a process with all permissions opens files below /dev, /proc and /sys.
-  return restricted && denied.includes("--allow-all")
-    ? `${
-      denied.split(",")[0]
-    }, which this program gives up unless the command line names such a file`
-    : denied;
+/** What there is to say of a missing permission below a message. */
+function denialHint(denied: string, message: string, restricted: boolean): string | undefined {
+  if (restricted && denied.includes("--allow-all")) {
+    return "Deno opens files below /dev, /proc and /sys for a process with all permissions only;\n" +
+      "this one keeps them when such a file is named on the command line.";
+  }
+  return message.includes(denied) ? undefined : denied;
 }

@@ -2,6 +2,7 @@
  * The command line: from words to an exit code.
  */
 
+import { reasonText } from "../block/error.ts";
 import { formatJson } from "../bytes/json.ts";
 import {
   type Access,
@@ -85,7 +86,7 @@ export async function runCli(
   if (failure === undefined) return code;
   // A reader that went away knows that it did; anything else is worth a word.
   if (!(failure instanceof Deno.errors.BrokenPipe)) {
-    terminal.error(`Could not write to standard output: ${describeFailure(failure).message}`);
+    terminal.error(`Could not write to standard output: ${reasonText(failure)}`);
   }
   return code === 0 ? 1 : code;
 }

@@ -121,6 +121,14 @@ const FAILURES: readonly (readonly [what: string, error: unknown, code: number, 
     1,
     `Could not open 'a': Permission denied\n${DENIED}\n`,
   ],
+  [
+    "a missing permission that the message names",
+    new ImageError(`Could not open 'a': ${DENIED}`, {
+      cause: new HostError("EACCES", "open", "a", { denied: DENIED }),
+    }),
+    1,
+    `Could not open 'a': ${DENIED}\n`,
+  ],
   ["a mistake in the program", new TypeError("x is y"), 1, "internal error: TypeError: x is y\n"],
   ["anything else that was thrown", "text", 1, "internal error: text\n"],
 ];
@@ -130,6 +138,22 @@ for (const [what, error, code, text] of FAILURES) {
     assertEquals(await runFake([], failing(error)), [code, `2> qimg: ${text}`]);
   });
 }
+
+Deno.test("run: a guarded file behind an image is explained where permissions were given up", async () => {
+  const denied = 'Requires all access to "/dev/x", run again with the --allow-all flag';
+  const error = new ImageError("Could not open '/dev/x': Permission denied", {
+    cause: new Deno.errors.NotCapable(denied),
+  });
+  const streams = new Streams();
+  const io = { program: "qimg", ...streams, restrict: () => Promise.resolve(["net"]) };
+  await runCli(["fake"], io, fakeCommand(failing(error)));
+  assertEquals(
+    streams.both,
+    "2> qimg: Could not open '/dev/x': Permission denied\n" +
+      "Deno opens files below /dev, /proc and /sys for a process with all permissions only;\n" +
+      "this one keeps them when such a file is named on the command line.\n",
+  );
+});
 
 Deno.test("run: a reported error is printed like a thrown one", async () => {
   const [code, output] = await runFake([], (ctx) => {
