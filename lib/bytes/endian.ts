@@ -10,6 +10,7 @@
 
 /** A 64-bit field whose value is above 2^53 - 1, so that it cannot become a `number`. Callers name file and field. */
 export class UnsafeIntegerError extends RangeError {
+  /** Tells it from other errors where classes do not. */
   override readonly name = "UnsafeIntegerError";
   /** The value that the field holds. */
   readonly value: bigint;

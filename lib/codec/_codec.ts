@@ -9,6 +9,7 @@ export type CodecName = "deflate" | "zstd";
 
 /** The packed bytes are damaged, or end too early; the message says which. */
 export class CodecError extends Error {
+  /** Tells it from other errors where classes do not. */
   override readonly name = "CodecError";
 }
 

@@ -4,8 +4,73 @@
  * @module
  */
 
+/** The name of an operating-system error. `EOPNOTSUPP` is spelled `ENOTSUP`, `EWOULDBLOCK` `EAGAIN`. */
+export type Errno =
+  | "EPERM"
+  | "ENOENT"
+  | "ESRCH"
+  | "EINTR"
+  | "EIO"
+  | "ENXIO"
+  | "E2BIG"
+  | "EBADF"
+  | "EAGAIN"
+  | "ENOMEM"
+  | "EACCES"
+  | "EFAULT"
+  | "EBUSY"
+  | "EEXIST"
+  | "EXDEV"
+  | "ENODEV"
+  | "ENOTDIR"
+  | "EISDIR"
+  | "EINVAL"
+  | "ENFILE"
+  | "EMFILE"
+  | "ENOTTY"
+  | "ETXTBSY"
+  | "EFBIG"
+  | "ENOSPC"
+  | "ESPIPE"
+  | "EROFS"
+  | "EMLINK"
+  | "EPIPE"
+  | "EDOM"
+  | "ERANGE"
+  | "EDEADLK"
+  | "ENAMETOOLONG"
+  | "ENOLCK"
+  | "ENOSYS"
+  | "ENOTEMPTY"
+  | "ELOOP"
+  | "ENODATA"
+  | "EPROTO"
+  | "EBADMSG"
+  | "EOVERFLOW"
+  | "EILSEQ"
+  | "EMSGSIZE"
+  | "ENOTSUP"
+  | "EADDRINUSE"
+  | "EADDRNOTAVAIL"
+  | "ENETUNREACH"
+  | "ECONNABORTED"
+  | "ECONNRESET"
+  | "ENOBUFS"
+  | "ENOTCONN"
+  | "ESHUTDOWN"
+  | "ETIMEDOUT"
+  | "ECONNREFUSED"
+  | "EHOSTUNREACH"
+  | "EALREADY"
+  | "EINPROGRESS"
+  | "ESTALE"
+  | "EDQUOT"
+  | "ENOMEDIUM"
+  | "EMEDIUMTYPE"
+  | "ECANCELED";
+
 /** Linux's numbers (the same on x86-64 and ARM) and the C library's words for them. */
-const TABLE = {
+const TABLE: Readonly<Record<Errno, readonly [number: number, text: string]>> = {
   EPERM: [1, "Operation not permitted"],
   ENOENT: [2, "No such file or directory"],
   ESRCH: [3, "No such process"],
@@ -68,10 +133,7 @@ const TABLE = {
   ENOMEDIUM: [123, "No medium found"],
   EMEDIUMTYPE: [124, "Wrong medium type"],
   ECANCELED: [125, "Operation canceled"],
-} as const satisfies Record<string, readonly [number: number, text: string]>;
-
-/** The name of an operating-system error. `EOPNOTSUPP` is spelled `ENOTSUP`, `EWOULDBLOCK` is spelled `EAGAIN`. */
-export type Errno = keyof typeof TABLE;
+};
 
 const BY_NUMBER = new Map<number, Errno>(
   (Object.keys(TABLE) as Errno[]).map((errno) => [TABLE[errno][0], errno]),
@@ -140,20 +202,12 @@ export function errnoOf(error: unknown): Errno | undefined {
     const number = /\(os error (\d+)\)/.exec(error.message)?.[1];
     if (number !== undefined) return errnoFromNumber(Number(number));
   }
-  for (
-    let prototype = error.constructor;
-    prototype !== Error;
-    prototype = Object.getPrototypeOf(prototype)
-  ) {
-    if (prototype === null || prototype === Function.prototype) return undefined;
-    const errno = Object.hasOwn(BY_CLASS, prototype.name) ? BY_CLASS[prototype.name] : undefined;
-    if (errno !== undefined) return errno;
-  }
-  return undefined;
+  return Object.hasOwn(BY_CLASS, error.name) ? BY_CLASS[error.name] : undefined;
 }
 
 /** What failed on the host: everything in `lib/io` throws this and nothing else, mistakes of the program apart. */
 export class HostError extends Error {
+  /** Tells it from other errors where classes do not. */
   override readonly name = "HostError";
   /** The operating system's error. */
   readonly errno: Errno;

@@ -32,6 +32,7 @@ export interface LockRequest {
 
 /** Somebody uses the image in a way that conflicts. The message is the reference tool's, without the hint. */
 export class LockConflictError extends Error {
+  /** Tells it from other errors where classes do not. */
   override readonly name = "LockConflictError";
   /** The permission that met the conflict. */
   readonly permission: LockPermission;
