@@ -24,7 +24,9 @@ export function describeFailure(
   error: unknown,
   { restricted = false }: { restricted?: boolean } = {},
 ): Failure {
-  if (error instanceof CommandError) return { ...error, message: error.message };
+  if (error instanceof CommandError) {
+    return { message: error.message, hint: error.hint, exitCode: error.exitCode };
+  }
   const denied = deniedPermission(error);
   if (error instanceof ImageError || error instanceof HostError) {
     const hints = [
