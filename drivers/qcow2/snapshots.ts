@@ -64,7 +64,7 @@ export interface SnapshotSource {
   /** Its header; `snapshotCount` and `snapshotsOffset` have passed their checks. */
   readonly header: Qcow2Header;
   /** Services. */
-  readonly context: DriverContext;
+  readonly context: Pick<DriverContext, "filename" | "untrusted" | "report">;
 }
 
 /**
@@ -94,30 +94,32 @@ export async function readSnapshotTable(
     const tooMuchExtra = extraSize > MAX_EXTRA;
     if (tooMuchExtra && !repair) {
       throw new ImageError(`Too much extra metadata in snapshot table entry ${index}`, {
-        errno: "EINVAL",
+        errno: "EFBIG",
         file: context.filename,
         field: `snapshot table entry ${index}`,
         hint: "You can force-remove this extra metadata with qemu-img check -r all",
       });
-    }
-    const end = start + FIXED + extraSize + fixed.getUint16(12) + fixed.getUint16(14);
-    if (end > limit) {
-      if (!repair) {
-        throw new ImageError("Snapshot table is too big", {
-          errno: "EFBIG",
-          file: context.filename,
-          field: "snapshot table",
-        });
-      }
-      const discarded = count - index;
-      context.report(`Discarding ${discarded} overhanging snapshots (snapshot table is too big)`);
-      return { entries, size, discarded, extraDropped };
     }
     if (tooMuchExtra) {
       context.report(
         `Discarding too much extra metadata in snapshot table entry ${index} (${extraSize} > ${MAX_EXTRA})`,
       );
       extraDropped++;
+    }
+    const end = start + FIXED + extraSize + fixed.getUint16(12) + fixed.getUint16(14);
+    if (end > limit) {
+      const discarded = count - index;
+      if (!repair) {
+        throw new ImageError("Snapshot table is too big", {
+          errno: "EFBIG",
+          file: context.filename,
+          field: "snapshot table",
+          hint: `You can force-remove all ${discarded} overhanging snapshots with ` +
+            "qemu-img check -r all",
+        });
+      }
+      context.report(`Discarding ${discarded} overhanging snapshots (snapshot table is too big)`);
+      return { entries, size, discarded, extraDropped };
     }
     entries.push(await readEntry(source, fixed, at));
     size = end;
@@ -159,7 +161,6 @@ async function readEntry(
 
 async function readView(file: BlockNode, offset: number, length: number): Promise<DataView> {
   const bytes = new Uint8Array(length);
-  if (offset + length > Number.MAX_SAFE_INTEGER) throw ImageError.fromErrno("EIO");
   await readPadded(file, offset, bytes);
   return new DataView(bytes.buffer);
 }

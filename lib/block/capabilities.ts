@@ -65,15 +65,21 @@ export interface CheckResult {
   compressedClusters: number;
 }
 
+/**
+ * Takes one line that was found, complete and without the program's name.
+ * `fromProgram`: the name and a colon belong in front of it.
+ */
+export type CheckReport = (line: string, fromProgram?: boolean) => void;
+
 /** Consistency checks. */
 export interface Checker {
   /**
-   * Checks, and repairs what `repair` allows; findings go to `report`, one
-   * line each, without the program's name.
+   * Checks, and repairs what `repair` allows; findings go to `report`.
    *
-   * @throws {ImageError} if the check could not be completed.
+   * @throws {ImageError} if the check could not be completed; its `errno` says
+   * why, `report` has the details.
    */
-  check(repair: RepairMode, report: (line: string) => void): Promise<CheckResult>;
+  check(repair: RepairMode, report: CheckReport): Promise<CheckResult>;
 }
 
 /** An internal snapshot. */

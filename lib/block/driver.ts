@@ -13,8 +13,8 @@ export interface DriverContext {
   readonly mode: OpenMode;
   /** Refuse what only a hostile image has (huge tables, implicit references). */
   readonly untrusted: boolean;
-  /** Prints one diagnostic line, complete, without the program's name. */
-  report(line: string): void;
+  /** Prints one diagnostic line, complete; the program's name comes before it only if `fromProgram` says so. */
+  report(line: string, fromProgram?: boolean): void;
   /** Prints `warning: <text>` after the program's name. */
   warn(text: string): void;
   /**

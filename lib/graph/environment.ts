@@ -2,8 +2,11 @@
 export interface Environment {
   /** A warning for the user, without `warning:` and the program's name. */
   warn(text: string): void;
-  /** A complete diagnostic line (a check's findings, a corruption notice), without the program's name. */
-  report(line: string): void;
+  /**
+   * A complete diagnostic line (a check's findings, a corruption notice); the
+   * program's name and a colon come before it only if `fromProgram` says so.
+   */
+  report(line: string, fromProgram?: boolean): void;
   /** Images come from strangers: no implicit references, no oversized tables. */
   readonly untrusted: boolean;
   /** Ends a running operation early; it then throws the signal's reason. */

@@ -1,0 +1,150 @@
+/**
+ * Checking and repairing an image (section 16 of the format's reference): the
+ * order of things. `reference_walk.ts` counts references, `check_refcounts.ts`
+ * compares them with the refcounts, `rebuild.ts` makes a new refcount
+ * structure, `check_copied.ts` and `check_snapshots.ts` do what their names say.
+ *
+ * @module
+ */
+import type { Checker, CheckReport, CheckResult } from "../../lib/block/capabilities.ts";
+import type { RepairMode } from "../../lib/block/capabilities.ts";
+import { ImageError } from "../../lib/block/error.ts";
+import { CheckRun } from "./_check_run.ts";
+import { Incompatible } from "./_layout.ts";
+import { checkCopiedFlags } from "./check_copied.ts";
+import { adoptRefcounts, type ComparedRefcounts, compareRefcounts } from "./check_refcounts.ts";
+import { NO_REPAIRS } from "./check_refcounts.ts";
+import { checkSnapshotTable, repairSnapshotTable } from "./check_snapshots.ts";
+import { updateFeatures } from "./header_writer.ts";
+import type { Qcow2Image } from "./image.ts";
+import { markClean } from "./lazy.ts";
+import { rebuildRefcounts } from "./rebuild.ts";
+import { ReferenceCounts } from "./reference_counts.ts";
+import { countReferences, fileClusters } from "./reference_walk.ts";
+
+/** The checks of an open image. */
+export class Qcow2Checker implements Checker {
+  readonly #image: Qcow2Image;
+
+  /** Checks for `image`. */
+  constructor(image: Qcow2Image) {
+    this.#image = image;
+  }
+
+  /**
+   * Checks the image, and repairs what `repair` allows.
+   *
+   * @throws {ImageError} if the check could not be completed.
+   */
+  check(repair: RepairMode, report: CheckReport): Promise<CheckResult> {
+    return this.#image.lock.run(() => checkImage(this.#image, repair, report));
+  }
+}
+
+/**
+ * Repairs a dirty image that is being opened for writing, and clears its dirty
+ * bit. What cannot be repaired in it stays, and does not keep it from being used.
+ *
+ * @throws {ImageError} if the check could not be completed.
+ */
+export async function repairDirtyImage(image: Qcow2Image): Promise<void> {
+  const result = await checkImage(
+    image,
+    "all",
+    (line, fromProgram) => image.context.report(line, fromProgram),
+  );
+  if (result.checkErrors > 0) {
+    throw ImageError.fromErrno("EIO", { file: image.context.filename, field: "refcounts" });
+  }
+}
+
+async function checkImage(
+  image: Qcow2Image,
+  repair: RepairMode,
+  report: CheckReport,
+): Promise<CheckResult> {
+  image.assertUsable();
+  const run = new CheckRun(image, repair, report);
+  if (!image.file.readOnly) {
+    // The check reads the file; what is still in memory belongs there first.
+    await image.l2.write();
+    await image.refcounts.write();
+  }
+  const snapshotCorruptions = await checkSnapshotTable(run);
+  try {
+    await checkRefcounts(run);
+  } finally {
+    await image.l2.reset();
+  }
+  await repairSnapshotTable(run, snapshotCorruptions);
+  if (run.repairs && run.result.checkErrors === 0 && run.result.corruptions === 0) {
+    await markClean(image);
+    await updateFeatures(image, { clear: Incompatible.corrupt });
+  }
+  return run.result;
+}
+
+/** Refcounts and everything that refers to clusters. */
+async function checkRefcounts(run: CheckRun): Promise<void> {
+  const { image, result } = run;
+  const counts = new ReferenceCounts(fileClusters(run), image.refcounts.format.maximum);
+  await countReferences(run, counts, run.fixErrors);
+  const compared = run.repairs
+    ? await repairRefcounts(run, counts)
+    : await adoptRefcounts(run, counts, NO_REPAIRS);
+  await checkCopiedFlags(run, counts, compared);
+  result.imageEndOffset = (compared.lastUsed + 1) * image.geometry.clusterSize;
+}
+
+async function repairRefcounts(
+  run: CheckRun,
+  counts: ReferenceCounts,
+): Promise<ComparedRefcounts> {
+  const { image, result } = run;
+  const before = { ...result };
+  const compared = await compareRefcounts(run, counts);
+  if (run.rebuild) {
+    if (!run.fixErrors) {
+      run.report("ERROR need to rebuild refcount structures");
+      throw ImageError.fromErrno("EIO", { file: image.context.filename, field: "refcounts" });
+    }
+    return await rebuildAndRecount(run, counts);
+  }
+  if (result.leaks === 0 && result.corruptions === 0) return compared;
+  Object.assign(result, before);
+  const repairs = { leaks: run.fixLeaks, errors: run.fixErrors };
+  const repaired = await adoptRefcounts(run, counts, repairs);
+  await image.refcounts.write();
+  return repaired;
+}
+
+/** What the new structure made of the old one's damage: references are counted again and compared. */
+async function rebuildAndRecount(
+  run: CheckRun,
+  counts: ReferenceCounts,
+): Promise<ComparedRefcounts> {
+  const { image, result } = run;
+  const before = { ...result };
+  run.report("Rebuilding refcount structure");
+  await rebuildRefcounts(run, counts);
+  run.rebuild = false;
+  Object.assign(result, {
+    corruptions: 0,
+    leaks: 0,
+    allocatedClusters: 0,
+    fragmentedClusters: 0,
+    compressedClusters: 0,
+  });
+  counts.clear();
+  await countReferences(run, counts, false);
+
+  // The leaks that come up now are the old structure: nothing that the user had in his image.
+  const recounted = { ...result };
+  const compared = await adoptRefcounts(run, counts, { leaks: true, errors: false });
+  await image.refcounts.write();
+  if (run.rebuild) run.report("ERROR rebuilt refcount structure is still broken");
+  Object.assign(result, recounted);
+  result.corruptionsFixed += Math.max(before.corruptions - result.corruptions, 0);
+  result.leaksFixed += Math.max(before.leaks - result.leaks, 0);
+  return compared;
+}

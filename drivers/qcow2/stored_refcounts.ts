@@ -1,0 +1,88 @@
+import { ImageError } from "../../lib/block/error.ts";
+import { viewOf } from "../../lib/bytes/endian.ts";
+import { hex } from "./_check_run.ts";
+import { readPadded } from "./_read.ts";
+import { signalCorruption } from "./corruption.ts";
+import type { Qcow2Image } from "./image.ts";
+import type { RefcountFormat } from "./refcount_format.ts";
+
+/** Flag bits of a refcount table entry, not part of the block's offset. */
+const RESERVED_LOW = 0x1ff;
+
+/** A refcount block as it is in the file. */
+export interface StoredBlock {
+  /** Its bytes, valid until the next block is asked for; `undefined`: no block, all refcounts are 0. */
+  readonly bytes: Uint8Array | undefined;
+  /** Why it cannot be read. */
+  readonly error: ImageError | undefined;
+}
+
+const NO_BLOCK: StoredBlock = { bytes: undefined, error: undefined };
+
+/**
+ * The refcounts in the file, for a check: read block after block, past the
+ * image's cache, which a damaged image may have made unusable.
+ */
+export class StoredRefcounts {
+  /** Refcounts of one block. */
+  readonly perBlock: number;
+  /** How they lie in it. */
+  readonly format: RefcountFormat;
+  readonly #image: Qcow2Image;
+  readonly #buffer: Uint8Array;
+  #bufferOffset = -1;
+
+  /** The refcounts that the image's refcount table leads to. */
+  constructor(image: Qcow2Image) {
+    this.#image = image;
+    this.format = image.refcounts.format;
+    this.perBlock = this.format.perBlock;
+    this.#buffer = new Uint8Array(image.geometry.clusterSize);
+  }
+
+  /** Block `index`, read from the file. A misplaced one is a corruption, fatal if the image is writable. */
+  async block(index: number): Promise<StoredBlock> {
+    const { refcounts: { table }, file, geometry } = this.#image;
+    if (index >= table.length) return NO_BLOCK;
+    const low = (table.low(index) & ~RESERVED_LOW) >>> 0;
+    const offset = table.high(index) * 2 ** 32 + low;
+    if (offset === 0) return NO_BLOCK;
+    if ((low & (geometry.clusterSize - 1)) !== 0) {
+      const exact = table.word(index) & ~BigInt(RESERVED_LOW);
+      const text = `Refblock offset 0x${hex(exact)} unaligned (reftable index: ${
+        index === 0 ? "0" : `0x${hex(index)}`
+      })`;
+      return { bytes: undefined, error: await signalCorruption(this.#image, text) };
+    }
+    try {
+      if (this.#bufferOffset !== offset) {
+        this.#bufferOffset = -1;
+        await readPadded(file, offset, this.#buffer);
+        this.#bufferOffset = offset;
+      }
+    } catch (error) {
+      return { bytes: undefined, error: ImageError.from(error) };
+    }
+    return { bytes: this.#buffer, error: undefined };
+  }
+
+  /** The refcount of any cluster, exact; `undefined` where it cannot be read. */
+  async get(cluster: number): Promise<bigint | undefined> {
+    const index = Math.floor(cluster / this.perBlock);
+    const { bytes, error } = await this.block(index);
+    if (error !== undefined) return undefined;
+    return bytes === undefined ? 0n : this.exact(bytes, cluster % this.perBlock);
+  }
+
+  /** Refcount `index` of a block, exact. */
+  exact(block: Uint8Array, index: number): bigint {
+    return this.format.bits === 64
+      ? viewOf(block).getBigUint64(index * 8)
+      : BigInt(this.format.get(block, index));
+  }
+
+  /** Forgets the block that was read last: it may have changed. */
+  forget(): void {
+    this.#bufferOffset = -1;
+  }
+}
