@@ -9,6 +9,7 @@ import type { BlockNode } from "../../lib/block/node.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
 import { MAX_L1_BYTES } from "./_layout.ts";
 import { createParameters } from "./options.ts";
+import { refcountStructures } from "./refcount_table.ts";
 
 /**
  * Says how large an image with `options` would be that holds the content of
@@ -69,21 +70,9 @@ function metadataSize(
   }
   const l1Bytes = roundUp(l1Entries, clusterSize / 8) * 8;
   const counted = (clusterSize + l2Bytes + l1Bytes + size) / clusterSize;
-  return clusterSize + l2Bytes + l1Bytes +
-    refcountClusters(counted, clusterSize, refcountBits) * clusterSize;
-}
-
-/** Clusters of refcount blocks and table that count `clusters` and themselves. */
-function refcountClusters(clusters: number, clusterSize: number, refcountBits: number): number {
   const perBlock = clusterSize * 8 / refcountBits;
-  let blocks = 0;
-  let table = 0;
-  for (;;) {
-    const before = blocks + table;
-    blocks = Math.ceil((clusters + table + blocks) / perBlock);
-    table = Math.ceil(blocks * 8 / clusterSize);
-    if (blocks + table === before) return before;
-  }
+  const { blocks, tableClusters } = refcountStructures(counted, { clusterSize, perBlock });
+  return clusterSize + l2Bytes + l1Bytes + (blocks + tableClusters) * clusterSize;
 }
 
 /** Bytes of the source's clusters (of the target's size) that hold data. */

@@ -54,7 +54,6 @@ export async function preallocateData(
   const { file, refcounts } = image;
   const firstGuest = start - start % clusterSize;
   const clusters = Math.ceil((end - firstGuest) / clusterSize);
-  if (clusters === 0) return;
   // One more table than the data fill: the area may begin and end inside of one.
   const tables = Math.ceil(clusters / l2Entries) + 1;
 
