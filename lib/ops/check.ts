@@ -6,7 +6,7 @@
 import type { Checker, CheckResult, RepairMode } from "../block/capabilities.ts";
 import { ImageError, reasonText } from "../block/error.ts";
 import { type CacheMode, READ_ONLY } from "../block/mode.ts";
-import type { Environment } from "../graph/environment.ts";
+import { type Environment, QUIET } from "../graph/environment.ts";
 import { type ImageReference, openImage } from "../graph/open.ts";
 
 /** How to check. */
@@ -37,8 +37,8 @@ export interface CheckOutcome {
  */
 export async function checkImage(
   image: ImageReference,
-  { repair = "none", cache = READ_ONLY.cache, forceShare = false }: CheckOptions,
-  environment: Environment,
+  { repair = "none", cache = READ_ONLY.cache, forceShare = false }: CheckOptions = {},
+  environment: Environment = QUIET,
   onRepaired?: (counts: { leaks: number; corruptions: number }) => void,
 ): Promise<CheckOutcome | undefined> {
   const mode = { ...READ_ONLY, writable: repair !== "none", checking: true, forceShare, cache };

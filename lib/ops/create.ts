@@ -8,7 +8,7 @@ import { READ_ONLY } from "../block/mode.ts";
 import type { BlockNode } from "../block/node.ts";
 import { type OptionPair, OptionSet, type OptionSpec } from "../block/options.ts";
 import { createNode, type CreateTarget, createTarget } from "../graph/create.ts";
-import type { Environment } from "../graph/environment.ts";
+import { type Environment, QUIET } from "../graph/environment.ts";
 import { fileIdentity, filesOf, pathIdentity } from "../graph/identity.ts";
 import { resolveRelative } from "../graph/names.ts";
 import { openNode } from "../graph/open.ts";
@@ -46,7 +46,7 @@ const BACKING_FORMAT = "backing_fmt";
  */
 export async function createImage(
   request: CreateOptions,
-  environment: Environment,
+  environment: Environment = QUIET,
 ): Promise<void> {
   const { filename } = request;
   try {

@@ -8,7 +8,7 @@ import { READ_ONLY } from "../block/mode.ts";
 import type { BlockNode } from "../block/node.ts";
 import { OptionSet } from "../block/options.ts";
 import { createNode, type CreateTarget, createTarget, type Creation } from "../graph/create.ts";
-import type { Environment } from "../graph/environment.ts";
+import { type Environment, QUIET } from "../graph/environment.ts";
 import { fileIdentity, filesOf, pathIdentity } from "../graph/identity.ts";
 import { type ImageReference, openImage } from "../graph/open.ts";
 import { creatableFormat, DEFAULT_FORMAT, findFormat } from "../graph/registry.ts";
@@ -42,7 +42,7 @@ const STEP = 1 << 20;
  */
 export async function ddImage(
   request: DdOptions,
-  environment: Environment,
+  environment: Environment = QUIET,
 ): Promise<void> {
   const { forceShare = false, blockSize = 512, count, skip = 0 } = request;
   await using source = await openImage(

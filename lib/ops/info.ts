@@ -7,7 +7,7 @@ import type { BitmapInfo, ImageDetails, SnapshotInfo } from "../block/capabiliti
 import { ImageError } from "../block/error.ts";
 import { type OpenMode, READ_ONLY } from "../block/mode.ts";
 import type { BlockNode } from "../block/node.ts";
-import type { Environment } from "../graph/environment.ts";
+import { type Environment, QUIET } from "../graph/environment.ts";
 import { gateOf } from "../graph/gate.ts";
 import { BackingTrail } from "../graph/identity.ts";
 import { resolveRelative } from "../graph/names.ts";
@@ -55,8 +55,8 @@ export interface InfoOptions {
  */
 export async function imageInfo(
   image: ImageReference,
-  options: InfoOptions,
-  environment: Environment,
+  options: InfoOptions = {},
+  environment: Environment = QUIET,
 ): Promise<ImageInfo[]> {
   const mode: OpenMode = {
     ...READ_ONLY,

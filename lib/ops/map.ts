@@ -6,7 +6,7 @@
 import { ImageError, reasonText } from "../block/error.ts";
 import { READ_ONLY } from "../block/mode.ts";
 import type { BlockNode, Extent } from "../block/node.ts";
-import type { Environment } from "../graph/environment.ts";
+import { type Environment, QUIET } from "../graph/environment.ts";
 import { type ImageReference, openImage } from "../graph/open.ts";
 
 /** One line of `map`: a run of guest bytes with one state, neighbours already merged. */
@@ -48,16 +48,31 @@ export interface MapOptions {
  */
 export async function* mapImage(
   image: ImageReference,
-  options: MapOptions,
-  environment: Environment,
+  options: MapOptions = {},
+  environment: Environment = QUIET,
 ): AsyncGenerator<MapEntry, void, undefined> {
   const { start = 0, length = Infinity, forceShare = false } = options;
   await using top = await openImage(image, { ...READ_ONLY, forceShare }, environment);
-  const levels = chainOf(top);
   const end = Math.min(start + length, top.length);
+  let isEmpty = true;
+  for await (const entry of mapNode(top, start, end, environment.signal)) {
+    isEmpty = false;
+    yield entry;
+  }
+  if (isEmpty) yield nothing(start);
+}
+
+/** The same for a part of an open image, without an entry for nothing. */
+export async function* mapNode(
+  top: BlockNode,
+  start: number,
+  end: number,
+  signal?: AbortSignal,
+): AsyncGenerator<MapEntry, void, undefined> {
+  const levels = chainOf(top);
   let current: MutableEntry | undefined;
   for (let at = start; at < end;) {
-    environment.signal?.throwIfAborted();
+    signal?.throwIfAborted();
     const next = await entryAt(levels, at, end - at);
     at += next.length;
     if (current === undefined) current = next;
@@ -67,20 +82,22 @@ export async function* mapImage(
       current = next;
     }
   }
-  yield current ?? EMPTY(start);
+  if (current !== undefined) yield current;
 }
 
 type MutableEntry = { -readonly [K in keyof MapEntry]: MapEntry[K] };
 
-const EMPTY = (start: number): MapEntry => ({
-  start,
-  length: 0,
-  depth: 0,
-  present: false,
-  zero: false,
-  data: false,
-  compressed: false,
-});
+function nothing(start: number): MutableEntry {
+  return {
+    start,
+    length: 0,
+    depth: 0,
+    present: false,
+    zero: false,
+    data: false,
+    compressed: false,
+  };
+}
 
 function chainOf(top: BlockNode): BlockNode[] {
   const levels: BlockNode[] = [];
@@ -103,7 +120,7 @@ async function entryAt(
     const behind = levels[depth + 1];
     // Not allocated anywhere, or behind the end of the next level.
     if (behind === undefined || start >= behind.length) {
-      return { ...EMPTY(start), length, depth, zero: true };
+      return { ...nothing(start), length, depth, zero: true };
     }
     length = Math.min(length, behind.length - start);
   }

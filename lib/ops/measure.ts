@@ -9,7 +9,7 @@ import { READ_ONLY } from "../block/mode.ts";
 import type { BlockNode } from "../block/node.ts";
 import { type OptionPair, OptionSet, type OptionSpec } from "../block/options.ts";
 import { createTarget } from "../graph/create.ts";
-import type { Environment } from "../graph/environment.ts";
+import { type Environment, QUIET } from "../graph/environment.ts";
 import { type ImageReference, openImage } from "../graph/open.ts";
 import { creatableFormat, DEFAULT_FORMAT, findProtocol } from "../graph/registry.ts";
 
@@ -35,7 +35,7 @@ export interface MeasureOptions {
  */
 export async function measureImage(
   request: MeasureOptions,
-  environment: Environment,
+  environment: Environment = QUIET,
 ): Promise<MeasureResult> {
   const { source, forceShare = false } = request;
   if (source === undefined) return await measure(request, undefined, environment);

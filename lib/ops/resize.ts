@@ -6,7 +6,7 @@
 import { ImageError } from "../block/error.ts";
 import { READ_ONLY } from "../block/mode.ts";
 import type { Preallocation } from "../block/node.ts";
-import type { Environment } from "../graph/environment.ts";
+import { type Environment, QUIET } from "../graph/environment.ts";
 import { type ImageReference, openImage } from "../graph/open.ts";
 
 /** How to resize. */
@@ -32,7 +32,7 @@ const SHRINK_WARNING = "Shrinking an image will delete all data beyond the shrun
 export async function resizeImage(
   image: ImageReference,
   { size, relative = 0, shrink = false, preallocation = "off" }: ResizeOptions,
-  environment: Environment,
+  environment: Environment = QUIET,
 ): Promise<void> {
   const mode = { ...READ_ONLY, writable: true, resizing: true };
   await using node = await openImage(image, mode, environment);
