@@ -6,8 +6,7 @@
  *
  * @module
  */
-import type { Checker, CheckReport, CheckResult } from "../../lib/block/capabilities.ts";
-import type { RepairMode } from "../../lib/block/capabilities.ts";
+import type { CheckReport, CheckResult, RepairMode } from "../../lib/block/capabilities.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import { CheckRun } from "./_check_run.ts";
 import { Incompatible } from "./_layout.ts";
@@ -22,43 +21,20 @@ import { rebuildRefcounts } from "./rebuild.ts";
 import { ReferenceCounts } from "./reference_counts.ts";
 import { countReferences, fileClusters } from "./reference_walk.ts";
 
-/** The checks of an open image. */
-export class Qcow2Checker implements Checker {
-  readonly #image: Qcow2Image;
-
-  /** Checks for `image`. */
-  constructor(image: Qcow2Image) {
-    this.#image = image;
-  }
-
-  /**
-   * Checks the image, and repairs what `repair` allows.
-   *
-   * @throws {ImageError} if the check could not be completed.
-   */
-  check(repair: RepairMode, report: CheckReport): Promise<CheckResult> {
-    return this.#image.lock.run(() => checkImage(this.#image, repair, report));
-  }
-}
-
 /**
- * Repairs a dirty image that is being opened for writing, and clears its dirty
- * bit. What cannot be repaired in it stays, and does not keep it from being used.
+ * Checks an image, and repairs what `repair` allows. Takes the lock.
  *
  * @throws {ImageError} if the check could not be completed.
  */
-export async function repairDirtyImage(image: Qcow2Image): Promise<void> {
-  const result = await checkImage(
-    image,
-    "all",
-    (line, fromProgram) => image.context.report(line, fromProgram),
-  );
-  if (result.checkErrors > 0) {
-    throw ImageError.fromErrno("EIO", { file: image.context.filename, field: "refcounts" });
-  }
+export async function checkImage(
+  image: Qcow2Image,
+  repair: RepairMode,
+  report: CheckReport,
+): Promise<CheckResult> {
+  return await image.lock.run(() => check(image, repair, report));
 }
 
-async function checkImage(
+async function check(
   image: Qcow2Image,
   repair: RepairMode,
   report: CheckReport,

@@ -157,12 +157,13 @@ class Comparison {
     report(`${word} cluster ${cluster} refcount=${exact} reference=${references}`);
     if (repair) {
       try {
-        await image.refcounts.add(
-          cluster * clusterSize,
-          clusterSize,
-          references - refcount,
-          "always",
-        );
+        // Two numbers, for a difference of 64-bit refcounts may not be one.
+        const difference = BigInt(references) - exact;
+        const low = difference % 2n ** 32n;
+        for (const part of [difference - low, low]) {
+          if (part === 0n) continue;
+          await image.refcounts.add(cluster * clusterSize, clusterSize, Number(part), "always");
+        }
         if (leaked) result.leaksFixed++;
         else result.corruptionsFixed++;
         return;

@@ -73,6 +73,7 @@ function checkerOf(image: Qcow2Image): Checker {
 
 /** A dirty image is repaired before it is written to; what is found is reported. */
 async function repairDirty(image: Qcow2Image): Promise<void> {
-  const result = await checkerOf(image).check("all", (line) => image.context.report(line));
+  const { context } = image;
+  const result = await checkerOf(image).check("all", (...line) => context.report(...line));
   if (result.checkErrors > 0) throw ImageError.fromErrno("EIO");
 }
