@@ -8,7 +8,8 @@ import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
 import { MAX_L1_BYTES } from "./_layout.ts";
-import { createParameters } from "./options.ts";
+import { checkEncryption, refuseWithoutSecret } from "./encryption_options.ts";
+import { clusterBitsOf, refcountOrderOf } from "./options.ts";
 import { refcountStructures } from "./refcount_table.ts";
 
 /**
@@ -21,7 +22,7 @@ export async function measureImage(
   options: OptionSet,
   source: BlockNode | undefined,
 ): Promise<MeasureResult> {
-  const target = createParameters(options);
+  const target = targetOf(options);
   const clusterSize = 2 ** target.clusterBits;
   const size = roundUp(source?.length ?? target.size, clusterSize);
   const metadata = metadataSize(size, {
@@ -29,9 +30,8 @@ export async function measureImage(
     entrySize: target.extendedL2 ? 16 : 8,
     refcountBits: 2 ** target.refcountOrder,
   });
-  const preallocated = target.preallocation === "falloc" || target.preallocation === "full";
   // With another backing file than the source's, anything may differ.
-  const data = preallocated || (source !== undefined && target.backingFile !== "")
+  const data = target.preallocated || (source !== undefined && target.hasBacking)
     ? size
     : source === undefined
     ? 0
@@ -43,6 +43,52 @@ export async function measureImage(
     required: metadata + data,
     fullyAllocated: metadata + size,
     ...(bitmaps === undefined ? {} : { bitmaps }),
+  };
+}
+
+/** What of the target's options decides its size. The rest may be anything here, as in the reference. */
+interface MeasuredTarget {
+  readonly version: 2 | 3;
+  readonly size: number;
+  readonly clusterBits: number;
+  readonly extendedL2: boolean;
+  readonly hasBacking: boolean;
+  readonly preallocated: boolean;
+  readonly refcountOrder: number;
+}
+
+function targetOf(options: OptionSet): MeasuredTarget {
+  const refuse = (field: string, message: string) =>
+    new ImageError(message, { errno: "EINVAL", field });
+  const extendedL2 = options.flag("extended_l2");
+  const clusterBits = clusterBitsOf(options, extendedL2);
+  const preallocation = options.string("preallocation") ?? "off";
+  if (!["off", "metadata", "falloc", "full"].includes(preallocation)) {
+    throw refuse("preallocation", `invalid parameter value: ${preallocation}`);
+  }
+  const compat = options.string("compat") ?? "1.1";
+  if (compat !== "0.10" && compat !== "1.1") {
+    throw refuse("compat", `Invalid compatibility level: '${compat}'`);
+  }
+  const version = compat === "1.1" ? 3 : 2;
+  const refcountOrder = refcountOrderOf(options.number("refcount_bits")!);
+  if (version < 3 && refcountOrder !== 4) {
+    throw refuse(
+      "refcount_bits",
+      "Different refcount widths than 16 bits require compatibility level 1.1 or above " +
+        "(use compat=1.1 or greater)",
+    );
+  }
+  // Only a LUKS header takes space, and none can be made yet.
+  if (options.string("encrypt.format") === "luks") refuseWithoutSecret(checkEncryption(options)!);
+  return {
+    version,
+    size: options.number("size") ?? 0,
+    clusterBits,
+    extendedL2,
+    hasBacking: options.has("backing_file"),
+    preallocated: preallocation === "falloc" || preallocation === "full",
+    refcountOrder,
   };
 }
 

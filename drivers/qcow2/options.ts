@@ -140,17 +140,9 @@ export function createParameters(options: OptionSet): CreateParameters {
   const needsVersion3 = (key: string, what: string, and = "and") =>
     refuse(key, `${what} compatibility level 1.1 ${and} above (use version=v3 or greater)`);
 
-  const clusterBits = clusterBitsOf(options);
-  if (extendedL2) {
-    if (clusterBits < 14) {
-      throw refuse(
-        "extended_l2",
-        "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes",
-      );
-    }
-    if (version < 3) {
-      throw needsVersion3("extended_l2", "Extended L2 entries are only supported with");
-    }
+  const clusterBits = clusterBitsOf(options, extendedL2);
+  if (extendedL2 && version < 3) {
+    throw needsVersion3("extended_l2", "Extended L2 entries are only supported with");
   }
   if (backingFile !== "" && preallocation !== "off" && !extendedL2) {
     throw refuse(
@@ -205,11 +197,17 @@ export function createParameters(options: OptionSet): CreateParameters {
   };
 }
 
-/** log2 of the `cluster_size` option. */
-export function clusterBitsOf(options: OptionSet): number {
+/** log2 of the `cluster_size` option, which must suit extended L2 entries if there are any. */
+export function clusterBitsOf(options: OptionSet, extendedL2: boolean): number {
   const bits = Math.log2(options.number("cluster_size")!);
   if (!Number.isInteger(bits) || bits < 9 || bits > 21) {
     throw refuse("cluster_size", "Cluster size must be a power of two between 512 and 2048k");
+  }
+  if (extendedL2 && bits < 14) {
+    throw refuse(
+      "extended_l2",
+      "Extended L2 entries are only supported with cluster sizes of at least 16384 bytes",
+    );
   }
   return bits;
 }
