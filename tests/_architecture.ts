@@ -212,8 +212,9 @@ export function checkImports(project: Project): string[] {
   const complaints: string[] = [];
   for (const { path, references } of project.values()) {
     for (const reference of references) {
-      // Tests and benchmarks load files that they have made.
-      if (reference.specifier === undefined && floorOf(path) === undefined) continue;
+      // Tests and benchmarks load files that they have made, and read some.
+      const computed = reference.specifier === undefined || reference.kind === "worker";
+      if (computed && floorOf(path) === undefined) continue;
       if (mayImport(path, reference)) continue;
       const { specifier = "something computed", kind } = reference;
       complaints.push(`${path}: ${kind} reference to ${specifier}`);
@@ -241,6 +242,27 @@ export function checkStart(project: Project, roots: readonly string[]): string[]
     };
     visit(root, []);
   }
+  return complaints;
+}
+
+/**
+ * Modules reached from `root`, at once or later, that need the import map or a
+ * package registry: the program could not be run by its address, nor offline,
+ * and a compiled one would carry the whole package.
+ */
+export function checkPackages(project: Project, root: string): string[] {
+  const complaints: string[] = [];
+  const seen = new Set<string>();
+  const visit = (path: string) => {
+    if (seen.has(path)) return;
+    seen.add(path);
+    for (const { specifier, kind } of project.get(path)?.references ?? []) {
+      if (specifier === undefined || kind === "type") continue;
+      if (isRelative(specifier)) visit(resolve(path, specifier));
+      else if (!specifier.startsWith("node:")) complaints.push(`${path} → ${specifier}`);
+    }
+  };
+  visit(root);
   return complaints;
 }
 

@@ -7,6 +7,7 @@ import {
   checkFloors,
   checkFormatNames,
   checkImports,
+  checkPackages,
   checkPlaces,
   checkStart,
   checkTopLevel,
@@ -158,12 +159,12 @@ Deno.test("references lead downwards only", () => {
 Deno.test("a cycle is found, types and lazy imports included", () => {
   assertEquals(
     checkCycles(sample({
-      "lib/io/a.ts": `import type { B } from "./b.ts";`,
-      "lib/io/b.ts": `await import("../bytes/c.ts");`,
+      "lib/io/a.ts": `import type { B } from "../bytes/b.ts";`,
+      "lib/bytes/b.ts": `await import("../bytes/c.ts");`,
       "lib/bytes/c.ts": `export * from "../io/a.ts";`,
       "lib/bytes/d.ts": `import "../io/a.ts";`,
     })),
-    ["lib/io/a.ts → lib/io/b.ts → lib/bytes/c.ts → lib/io/a.ts"],
+    ["lib/io/a.ts → lib/bytes/b.ts → lib/bytes/c.ts → lib/io/a.ts"],
   );
 });
 
@@ -232,6 +233,20 @@ Deno.test("starting a command loads no node: module", () => {
   assert(commands.length > 0);
   assert(drivers.length > 0);
   assertEquals(checkStart(project, ["main.ts", ...commands, ...drivers]), []);
+});
+
+Deno.test("a package that the program would need is found, however lazily", () => {
+  const project = sample({
+    "main.ts": `await import("./lib/cli/run.ts");`,
+    "lib/cli/run.ts": `import { bold } from "@std/fmt/colors"; import "./b.ts";`,
+    "lib/cli/b.ts": `import type { A } from "@std/path";`,
+    "tests/a_test.ts": `import "@std/assert";`,
+  });
+  assertEquals(checkPackages(project, "main.ts"), ["lib/cli/run.ts → @std/fmt/colors"]);
+});
+
+Deno.test("the program starts from anywhere: it needs no package and no import map", () => {
+  assertEquals(checkPackages(project, "main.ts"), []);
 });
 
 Deno.test("format names above the drivers are found in whatever form", () => {

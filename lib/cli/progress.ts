@@ -3,7 +3,6 @@
  * output, a bar, or one JSON object a line.
  */
 
-import { format as formatDuration } from "@std/fmt/duration";
 import { humanSize } from "../bytes/size.ts";
 import type { ProgressReporter, ProgressSettings } from "../commands/_command.ts";
 import type { Output } from "./output.ts";
@@ -167,6 +166,11 @@ export function barLine(
 
 /** Whole seconds as `1h 2m 3s`. */
 function durationText(milliseconds: number): string {
-  const whole = Math.ceil(milliseconds / 1000) * 1000;
-  return whole === 0 ? "0s" : formatDuration(whole, { ignoreZero: true });
+  const seconds = Math.ceil(milliseconds / 1000);
+  const parts = [
+    [Math.floor(seconds / 3600), "h"],
+    [Math.floor(seconds / 60) % 60, "m"],
+    [seconds % 60, "s"],
+  ].filter(([value]) => value !== 0);
+  return parts.map(([value, unit]) => `${value}${unit}`).join(" ") || "0s";
 }

@@ -1,5 +1,6 @@
 /**
- * Types of the @std modules that this project uses.
+ * Types of the @std modules that tests, benchmarks and builds use; the program
+ * itself does without, so that it starts from anywhere and embeds nothing.
  *
  * `deno.json` maps `@std/…` to an npm build of the Deno standard library that
  * is plain JavaScript; without these declarations every import of it would be
@@ -151,16 +152,6 @@ declare module "@std/fmt/colors" {
   export function cyan(str: string): string;
   export function gray(str: string): string;
   export function stripAnsiCode(string: string): string;
-}
-
-declare module "@std/fmt/duration" {
-  /** How a duration reads. */
-  export interface FormatOptions {
-    style?: "narrow" | "digital" | "full";
-    ignoreZero?: boolean;
-  }
-  /** `ms` milliseconds as text. */
-  export function format(ms: number, options?: FormatOptions): string;
 }
 
 declare module "@std/path" {
