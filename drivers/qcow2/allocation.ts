@@ -1,86 +1,512 @@
-import type { Qcow2Image } from "./image.ts";
-import type { EntryTable } from "./table.ts";
-import type { RefcountFormat } from "./refcount_format.ts";
+import { ImageError } from "../../lib/block/error.ts";
+import { readPadded } from "./_read.ts";
+import { discardHost } from "./cluster_entry.ts";
+import { hex, signalCorruption } from "./corruption.ts";
+import type { HostRange, Qcow2Image } from "./image.ts";
+import { type RefcountFormat, refcountFormat } from "./refcount_format.ts";
+import { growRefcountTable } from "./refcount_table.ts";
+import { EntryTable } from "./table.ts";
+import { TableCache } from "./table_cache.ts";
 
 /** Why clusters are freed, which decides what becomes of their bytes (section 6). */
 export type FreeReason = "always" | "snapshot" | "request" | "other" | "never";
 
+/** Memory for refcount blocks, bytes. */
+const CACHE_BYTES = 4 * 1024 * 1024;
+
 /**
  * Refcounts and the allocator (sections 4 and 6). Clusters are given out in
- * exactly the reference's order. Callers hold `image.lock`, or are alone.
+ * exactly the reference's order. Callers that change something hold
+ * `image.lock`, or are alone with the image.
  */
 export class Refcounts {
   /** How refcounts lie in a block. */
-  readonly format!: RefcountFormat;
+  readonly format: RefcountFormat;
+  /** Refcount blocks in memory. */
+  readonly cache: TableCache;
+  readonly #image: Qcow2Image;
+  #table = new EntryTable(new Uint8Array(0));
+  /** Cluster at which the search for free ones goes on. */
+  #next = 0;
+  /** Where compressed bytes go on, 0 for a new cluster. */
+  #nextByte = 0;
+  /** Ranges to deallocate in the file when the operation is through. */
+  #discards: HostRange[] = [];
+  #discardsHeld = 0;
 
-  constructor(_image: Qcow2Image) {}
+  /** Nothing is read before `load`. */
+  constructor(image: Qcow2Image) {
+    this.#image = image;
+    this.format = refcountFormat(image.header.refcountOrder, image.geometry.clusterSize);
+    this.cache = new TableCache(image, "refcount block", CACHE_BYTES);
+  }
 
   /** The refcount table as it is on disk: read it, do not write it. */
   get table(): EntryTable {
-    throw new Error("being written");
+    return this.#table;
   }
+
   /** Reads the refcount table. Blocks are read when they are needed. */
-  load(): Promise<void> {
-    throw new Error("being written");
+  async load(): Promise<void> {
+    const { file, header, geometry } = this.#image;
+    const bytes = new Uint8Array(header.refcountTableClusters * geometry.clusterSize);
+    await readPadded(file, header.refcountTableOffset, bytes);
+    this.#table = new EntryTable(bytes);
+    this.#image.overlap.reset();
   }
+
+  /** Forgets everything cached and the place where the search for free clusters stands (after a repair). */
+  async reset(): Promise<void> {
+    this.cache.clear();
+    this.#next = 0;
+    this.#nextByte = 0;
+    this.#discards = [];
+    await this.load();
+  }
+
   /** Bytes of refcount block `index` as cached (valid until the next await), `undefined` where there is none. */
-  block(_index: number): Promise<Uint8Array | undefined> {
-    throw new Error("being written");
+  async block(index: number): Promise<Uint8Array | undefined> {
+    if (index >= this.#table.length) return undefined;
+    const offset = this.#table.offset(index);
+    if (offset === 0) return undefined;
+    const cached = this.cache.peek(offset);
+    if (cached !== undefined) return cached.entries.bytes;
+    await this.#assertAligned(index, offset);
+    return (await this.cache.load(offset)).entries.bytes;
   }
-  /** Refcount of a cluster; exact below 2^53. */
-  get(_cluster: number): Promise<number> {
-    throw new Error("being written");
-  }
-  /** Contiguous clusters for `bytes`: their offset, refcounts are 1. */
-  allocate(_bytes: number): Promise<number> {
-    throw new Error("being written");
-  }
-  /** Takes as many of `clusters` clusters from `offset` on as are free; how many these are. */
-  allocateAt(_offset: number, _clusters: number): Promise<number> {
-    throw new Error("being written");
-  }
-  /** Room for compressed bytes, packed behind the last such room: its offset. */
-  allocateBytes(_length: number): Promise<number> {
-    throw new Error("being written");
-  }
-  /** Adds `delta` to the refcounts of all clusters that the range touches. */
-  add(
-    _offset: number,
-    _length: number,
-    _delta: number,
-    _reason: FreeReason = "never",
-  ): Promise<void> {
-    throw new Error("being written");
-  }
-  /** Takes one reference from each cluster that the range touches. Failure is reported, not thrown. */
-  free(_offset: number, _length: number, _reason: FreeReason): Promise<void> {
-    throw new Error("being written");
-  }
+
   /**
-   * A new refcount table at host offset `start` (behind everything used), with
-   * blocks for `extra` more clusters; answers with the end of what was made, bytes.
+   * Refcount of a cluster; exact below 2^53.
+   *
+   * @throws {ImageError} `EIO` where its block is misplaced.
    */
-  growTable(_start: number, _extra: number, _size: "exact" | "generous"): Promise<number> {
-    throw new Error("being written");
+  async get(cluster: number): Promise<number> {
+    const { perBlock } = this.format;
+    const block = await this.block(Math.floor(cluster / perBlock));
+    return block === undefined ? 0 : this.format.get(block, cluster % perBlock);
   }
-  /** Writes refcount table entry `index` (0: none) and flushes. */
-  setTableEntry(_index: number, _blockOffset: number): Promise<void> {
-    throw new Error("being written");
+
+  /**
+   * Contiguous clusters for `bytes`: their offset; refcounts are 1.
+   *
+   * @throws {ImageError} `EFBIG` where the file would get too long.
+   */
+  async allocate(bytes: number): Promise<number> {
+    const { clusterSize } = this.#image.geometry;
+    const clusters = Math.ceil(bytes / clusterSize);
+    for (;;) {
+      const offset = await this.findFree(clusters);
+      if (await this.change(offset, clusters * clusterSize, 1, "never")) return offset;
+    }
   }
-  /** Index of the last cluster with a refcount, -1 if there is none; looks at clusters below `clusters`. */
-  lastUsed(_clusters: number): Promise<number> {
-    throw new Error("being written");
+
+  /** Takes as many of `clusters` clusters from `offset` on as are free; how many these are. */
+  async allocateAt(offset: number, clusters: number): Promise<number> {
+    const { clusterSize } = this.#image.geometry;
+    const first = offset / clusterSize;
+    await this.#punch();
+    for (;;) {
+      const free = await this.#countFree(first, clusters);
+      if (await this.change(offset, free * clusterSize, 1, "never")) return free;
+    }
   }
+
+  /**
+   * Room for `length` compressed bytes (at most a cluster), packed behind the
+   * last such room: its offset.
+   *
+   * @throws {ImageError} `EFBIG` beyond what an entry can express.
+   */
+  async allocateBytes(length: number): Promise<number> {
+    const { geometry: { clusterSize, clusterBits } } = this.#image;
+    const limit = Math.min(2 ** (70 - clusterBits) - 1, Number.MAX_SAFE_INTEGER);
+    let offset = this.#nextByte;
+    if (offset !== 0) {
+      const count = await this.get(Math.floor(offset / clusterSize));
+      if (count >= this.format.maximum) offset = 0;
+    }
+    let room = clusterSize - offset % clusterSize;
+    for (;;) {
+      if (offset === 0 || room < length) {
+        const cluster = await this.findFree(1, limit);
+        if (cluster === 0) {
+          throw await signalCorruption(
+            this.#image,
+            "Preventing invalid allocation of compressed cluster at offset 0",
+          );
+        }
+        if (offset === 0 || Math.ceil(offset / clusterSize) * clusterSize !== cluster) {
+          offset = cluster;
+          room = clusterSize;
+        } else {
+          room += clusterSize;
+        }
+      }
+      if (await this.change(offset, length, 1, "never")) break;
+      offset = 0;
+    }
+    const end = offset + length;
+    this.#nextByte = end % clusterSize === 0 ? 0 : end;
+    return offset;
+  }
+
+  /**
+   * Adds `delta` to the refcounts of all clusters that the range touches.
+   * `reason` says what becomes of those that reach 0.
+   *
+   * @throws {ImageError} `EINVAL` where a refcount would leave its range; nothing is changed then.
+   */
+  async add(
+    offset: number,
+    length: number,
+    delta: number,
+    reason: FreeReason = "never",
+  ): Promise<void> {
+    try {
+      while (!await this.change(offset, length, delta, reason));
+    } finally {
+      await this.#punchUnlessHeld();
+    }
+  }
+
+  /**
+   * Takes one reference from each cluster that the range touches. The caller's
+   * work is done by then, so failure is reported, not thrown: clusters leak.
+   */
+  async free(offset: number, length: number, reason: FreeReason): Promise<void> {
+    try {
+      await this.add(offset, length, -1, reason);
+    } catch (error) {
+      const { message } = ImageError.from(error);
+      this.#image.context.report(`qcow2_free_clusters failed: ${message}`);
+    }
+  }
+
+  /** Whether the bytes of clusters that are freed for `reason` are deallocated. */
+  passesDiscard(reason: FreeReason): boolean {
+    const { discards } = this.#image;
+    switch (reason) {
+      case "always":
+        return true;
+      case "never":
+        return false;
+      default:
+        return discards[reason];
+    }
+  }
+
+  /** Runs `section` and deallocates freed clusters when it has ended, neighbours in one go. */
+  async holdingDiscards<T>(section: () => Promise<T>): Promise<T> {
+    this.#discardsHeld++;
+    try {
+      return await section();
+    } finally {
+      this.#discardsHeld--;
+      await this.#punchUnlessHeld();
+    }
+  }
+
+  /**
+   * A new refcount table at host offset `start` (a multiple of what a block
+   * covers, or behind everything used), with blocks for `extra` more clusters;
+   * answers with the end of what was made, bytes.
+   *
+   * @throws {ImageError} `EFBIG` above the format's limit.
+   */
+  async growTable(start: number, extra: number, size: "exact" | "generous"): Promise<number> {
+    const area = await growRefcountTable(this.#image, { start, extra, size });
+    await this.#replaceTable(area.table, area.offset);
+    return area.end;
+  }
+
+  /** Writes refcount table entry `index` (0: no block, then what was cached of it is forgotten) and flushes. */
+  async setTableEntry(index: number, blockOffset: number): Promise<void> {
+    const { file, header, geometry, overlap } = this.#image;
+    const old = this.#table.offset(index);
+    this.#table.setOffset(index, blockOffset);
+    try {
+      await file.write(
+        header.refcountTableOffset + index * 8,
+        this.#table.bytes.subarray(index * 8, index * 8 + 8),
+      );
+      await this.#image.barrier();
+    } catch (error) {
+      this.#table.setOffset(index, old);
+      throw error;
+    }
+    if (blockOffset !== 0) return overlap.addedBlock(blockOffset);
+    this.cache.forget(old);
+    this.#next = Math.min(this.#next, old / geometry.clusterSize);
+  }
+
+  /** Index of the last cluster below `clusters` with a refcount, -1 if there is none. */
+  async lastUsed(clusters: number): Promise<number> {
+    const { perBlock } = this.format;
+    for (let index = Math.floor((clusters - 1) / perBlock); index >= 0; index--) {
+      const block = await this.block(index);
+      if (block === undefined) continue;
+      const base = index * perBlock;
+      let last = -1;
+      const end = Math.min(perBlock, clusters - base);
+      for (let at = 0; at < end; at++) {
+        at = this.format.firstUsed(block, at, end);
+        if (at < end) last = at;
+      }
+      if (last >= 0) return base + last;
+    }
+    return -1;
+  }
+
+  /** How many of the clusters below `clusters` have a refcount; stops counting at `limit`. */
+  async countUsed(clusters: number, limit: number): Promise<number> {
+    const { perBlock } = this.format;
+    let used = 0;
+    for (let base = 0; base < clusters && used < limit; base += perBlock) {
+      const block = await this.block(base / perBlock);
+      if (block === undefined) continue;
+      const end = Math.min(perBlock, clusters - base);
+      for (let at = 0; at < end && used < limit;) {
+        const from = this.format.firstUsed(block, at, end);
+        at = this.format.firstFree(block, from, end);
+        used += at - from;
+      }
+    }
+    return Math.min(used, limit);
+  }
+
   /** Writes changed blocks. */
   write(): Promise<void> {
-    throw new Error("being written");
+    return this.cache.write();
   }
+
   /** Writes changed blocks and flushes. */
   flush(): Promise<void> {
-    throw new Error("being written");
+    return this.cache.flush();
   }
-  /** Forgets everything cached and the place where the search for free clusters stands (after a repair). */
-  reset(): Promise<void> {
-    throw new Error("being written");
+
+  /**
+   * Finds contiguous free clusters without taking them: their offset, which
+   * lies at or below `limit`. The search goes on behind them next time.
+   */
+  async findFree(clusters: number, limit = Number.MAX_SAFE_INTEGER): Promise<number> {
+    // What is still to be deallocated must not be in use again by then.
+    await this.#punch();
+    const { perBlock } = this.format;
+    const { clusterSize } = this.#image.geometry;
+    let cluster = this.#next;
+    let found = 0;
+    while (found < clusters) {
+      const index = Math.floor(cluster / perBlock);
+      const base = index * perBlock;
+      const block = await this.block(index);
+      let at = cluster - base;
+      if (block === undefined) {
+        const taken = Math.min(clusters - found, perBlock - at);
+        found += taken;
+        cluster += taken;
+        continue;
+      }
+      if (found === 0) {
+        at = this.format.firstFree(block, at, perBlock);
+        if (at === perBlock) {
+          cluster = base + at;
+          continue;
+        }
+      }
+      const end = Math.min(perBlock, at + clusters - found);
+      const used = this.format.firstUsed(block, at, end);
+      found += used - at;
+      cluster = base + used;
+      if (used < end) {
+        found = 0;
+        cluster++;
+      }
+    }
+    this.#next = cluster;
+    if (cluster - 1 > Math.floor(limit / clusterSize)) {
+      throw ImageError.fromErrno("EFBIG", { file: this.#image.context.filename });
+    }
+    return (cluster - clusters) * clusterSize;
+  }
+
+  async #countFree(first: number, clusters: number): Promise<number> {
+    const { perBlock } = this.format;
+    let cluster = first;
+    while (cluster < first + clusters) {
+      const index = Math.floor(cluster / perBlock);
+      const base = index * perBlock;
+      const end = Math.min(perBlock, first + clusters - base);
+      const block = await this.block(index);
+      if (block === undefined) {
+        cluster = base + end;
+        continue;
+      }
+      const used = this.format.firstUsed(block, cluster - base, end);
+      cluster = base + used;
+      if (used < end) break;
+    }
+    return cluster - first;
+  }
+
+  /**
+   * One try at `add`. `false`: a refcount block had to be made, which may have
+   * taken clusters that the caller had found free, so it has to look again;
+   * nothing is changed then.
+   */
+  async change(
+    offset: number,
+    length: number,
+    delta: number,
+    reason: FreeReason,
+  ): Promise<boolean> {
+    if (length <= 0) return true;
+    const { geometry: { clusterSize }, l2 } = this.#image;
+    const { format } = this;
+    await this.cache.makeRoom();
+    // References go from the L2 tables before they go from the refcounts.
+    if (delta < 0) await this.cache.after(l2.cache);
+    const first = Math.floor(offset / clusterSize);
+    const end = Math.floor((offset + length - 1) / clusterSize) + 1;
+    let cluster = first;
+    try {
+      while (cluster < end) {
+        const index = Math.floor(cluster / format.perBlock);
+        if (!await this.#needBlock(cluster, delta)) {
+          await this.#revert(first, cluster, delta);
+          this.#next = Math.min(this.#next, first);
+          return false;
+        }
+        const table = await this.cache.load(this.#table.offset(index));
+        const base = index * format.perBlock;
+        const stop = Math.min(end, base + format.perBlock);
+        const freed: number[] = [];
+        let inRange = true;
+        for (; cluster < stop; cluster++) {
+          const count = format.add(table.entries.bytes, cluster - base, delta);
+          if (count < 0) {
+            inRange = false;
+            break;
+          }
+          if (count === 0) freed.push(cluster);
+        }
+        this.cache.touch(table);
+        for (const gone of freed) this.#freed(gone, reason);
+        if (!inRange) throw ImageError.fromErrno("EINVAL", { field: "refcount" });
+      }
+    } catch (error) {
+      await this.#revert(first, cluster, delta);
+      throw error;
+    }
+    return true;
+  }
+
+  /** Undoes a part of a change; what cannot be undone leaks. */
+  async #revert(first: number, end: number, delta: number): Promise<void> {
+    const { clusterSize } = this.#image.geometry;
+    try {
+      await this.change(first * clusterSize, (end - first) * clusterSize, -delta, "never");
+    } catch {
+      // The error that made it necessary is thrown already.
+    }
+  }
+
+  #freed(cluster: number, reason: FreeReason): void {
+    const { geometry: { clusterSize }, l2 } = this.#image;
+    const offset = cluster * clusterSize;
+    this.#next = Math.min(this.#next, cluster);
+    // The cluster may soon hold something else: nothing may go on in it.
+    if (Math.floor(this.#nextByte / clusterSize) === cluster) this.#nextByte = 0;
+    this.cache.forget(offset);
+    l2.forget(offset);
+    if (!this.passesDiscard(reason)) return;
+    const last = this.#discards.at(-1);
+    if (last !== undefined && last.offset + last.length === offset) {
+      this.#discards[this.#discards.length - 1] = {
+        offset: last.offset,
+        length: last.length + clusterSize,
+      };
+    } else {
+      this.#discards.push({ offset, length: clusterSize });
+    }
+  }
+
+  async #punchUnlessHeld(): Promise<void> {
+    if (this.#discardsHeld === 0) await this.#punch();
+  }
+
+  /** Deallocates what was freed. */
+  async #punch(): Promise<void> {
+    if (this.#discards.length === 0) return;
+    const ranges = this.#discards;
+    this.#discards = [];
+    for (const { offset, length } of ranges) {
+      await discardHost(this.#image.file, offset, length);
+    }
+  }
+
+  async #assertAligned(index: number, offset: number): Promise<void> {
+    if (offset % this.#image.geometry.clusterSize !== 0) {
+      throw await signalCorruption(
+        this.#image,
+        `Refblock offset ${hex(offset)} unaligned (reftable index: ${hex(index)})`,
+      );
+    }
+  }
+
+  /** Makes the block that counts a cluster. `false`: it had to be made, look again. */
+  async #needBlock(cluster: number, delta: number): Promise<boolean> {
+    const { format } = this;
+    const index = Math.floor(cluster / format.perBlock);
+    const known = index < this.#table.length ? this.#table.offset(index) : 0;
+    if (known !== 0) {
+      await this.#assertAligned(index, known);
+      return true;
+    }
+    // A reference that nobody counted cannot be taken back, and needs no block to find out.
+    if (delta < 0) throw ImageError.fromErrno("EINVAL", { field: "refcount" });
+
+    const { geometry: { clusterSize }, l2 } = this.#image;
+    await l2.flush();
+    const offset = await this.findFree(1);
+    if (offset === 0) {
+      throw await signalCorruption(
+        this.#image,
+        "Preventing invalid allocation of refcount block at offset 0",
+      );
+    }
+    const own = offset / clusterSize;
+    if (Math.floor(own / format.perBlock) === index) {
+      const block = this.cache.create(offset);
+      format.set(block.entries.bytes, own % format.perBlock, 1);
+    } else {
+      if (!await this.change(offset, clusterSize, 1, "never")) return false;
+      await this.cache.flush();
+      this.cache.create(offset);
+    }
+    await this.cache.flush();
+    if (index < this.#table.length) {
+      await this.setTableEntry(index, offset);
+      return false;
+    }
+    const used = Math.ceil(Math.max(cluster + 1, own + 1) / format.perBlock);
+    const area = await growRefcountTable(this.#image, {
+      start: used * format.perBlock * clusterSize,
+      extra: 0,
+      size: "generous",
+      block: { index, offset },
+    });
+    await this.#replaceTable(area.table, area.offset);
+    return false;
+  }
+
+  /** Takes a table that is on disk and named by the header, and frees the one before. */
+  async #replaceTable(table: EntryTable, offset: number): Promise<void> {
+    const { header, geometry: { clusterSize }, overlap } = this.#image;
+    const old = { offset: header.refcountTableOffset, length: this.#table.length * 8 };
+    this.#table = table;
+    header.refcountTableOffset = offset;
+    header.refcountTableClusters = table.length * 8 / clusterSize;
+    overlap.reset();
+    await this.free(old.offset, old.length, "other");
   }
 }

@@ -6,6 +6,7 @@ import { Incompatible } from "./_layout.ts";
 import { hasFeature, type Qcow2Header } from "./header.ts";
 import { EntryTable } from "./table.ts";
 import { Refcounts } from "./allocation.ts";
+import { PackedReader } from "./compressed.ts";
 import { L2Tables } from "./l2_tables.ts";
 import { OverlapGuard } from "./overlap.ts";
 import { PendingRuns } from "./pending.ts";
@@ -71,6 +72,8 @@ export class Qcow2Image {
   readonly refcounts: Refcounts;
   /** Keeps writes off the metadata. */
   readonly overlap: OverlapGuard;
+  /** Compressed clusters. */
+  readonly packed: PackedReader;
   /** Allocations whose bytes are still being written. */
   readonly pending: PendingRuns;
   /**
@@ -89,6 +92,8 @@ export class Qcow2Image {
   snapshots: SnapshotTable = NO_SNAPSHOTS;
   /** Told of every guest range before it is written, zeroed or discarded (dirty bitmaps). */
   guestWrite: ((offset: number, length: number) => void) | undefined;
+  /** Whether more clusters are in use than the file has space for; `undefined` until somebody asks. */
+  reservedSpace: Promise<boolean> | undefined;
   /** Set by a fatal corruption: all further requests fail. */
   broken = false;
   /** A corruption was reported; further ones are not. */
@@ -112,6 +117,7 @@ export class Qcow2Image {
     this.l2 = new L2Tables(this);
     this.refcounts = new Refcounts(this);
     this.overlap = new OverlapGuard(this);
+    this.packed = new PackedReader(this);
     this.pending = new PendingRuns();
   }
 

@@ -1,11 +1,26 @@
 import type {
+  BackingLink,
   BitmapStore,
   Checker,
   ImageDetails,
   SnapshotStore,
 } from "../../lib/block/capabilities.ts";
-import type { Preallocation } from "../../lib/block/node.ts";
+import { ImageError } from "../../lib/block/error.ts";
+import type {
+  BlockNode,
+  Extent,
+  NodeChild,
+  NodeLimits,
+  Preallocation,
+  ZeroFlags,
+} from "../../lib/block/node.ts";
+import type { Allocator, PackTarget } from "../../lib/block/plan.ts";
+import { finishPacked, writePackedAt } from "./compressed.ts";
 import type { Qcow2Image } from "./image.ts";
+import { flushImage, markClean, writeTables } from "./lazy.ts";
+import { extentAt, readAt } from "./mapping.ts";
+import { allocateGuest, writeAt } from "./write.ts";
+import { discardAt, writeZeroesAt } from "./zero.ts";
 
 /** What the node gets from other rooms of this driver. */
 export interface Qcow2Parts {
@@ -25,7 +40,220 @@ export interface Qcow2Parts {
   readonly bitmaps?: BitmapStore;
 }
 
-/** The node of an open image: `new Qcow2Node(image, parts)`; a `BlockNode`. */
-export class Qcow2Node {
-  constructor(_image: Qcow2Image, _parts: Qcow2Parts) {}
+/** The node of an open image. */
+export class Qcow2Node implements BlockNode {
+  readonly driver = "qcow2";
+  readonly filename: string;
+  readonly readOnly: boolean;
+  readonly limits: NodeLimits;
+  readonly backing: BackingLink;
+  readonly allocator?: Allocator;
+  readonly packer?: PackTarget;
+  readonly checker?: Checker;
+  readonly snapshots?: SnapshotStore;
+  readonly bitmaps?: BitmapStore;
+  readonly #image: Qcow2Image;
+  readonly #parts: Qcow2Parts;
+  #closed = false;
+
+  /** A node over an image, with its capabilities. */
+  constructor(image: Qcow2Image, parts: Qcow2Parts) {
+    this.#image = image;
+    this.#parts = parts;
+    this.filename = image.context.filename;
+    this.readOnly = !image.context.mode.writable;
+    const { clusterSize, subclusterSize } = image.geometry;
+    this.limits = { requestAlignment: 1, clusterSize, zeroAlignment: subclusterSize };
+    this.backing = new Backing(image, parts);
+    if (!this.readOnly) {
+      this.allocator = { allocate: (offset, length) => this.#allocate(offset, length) };
+      this.packer = {
+        codec: image.packed.codec,
+        clusterSize,
+        writePacked: (offset, packed) => this.#writePacked(offset, packed),
+        finish: () => finishPacked(image),
+      };
+    }
+    if (parts.checker !== undefined) this.checker = parts.checker;
+    if (parts.snapshots !== undefined) this.snapshots = parts.snapshots;
+    if (parts.bitmaps !== undefined) this.bitmaps = parts.bitmaps;
+  }
+
+  get length(): number {
+    return this.#image.header.size;
+  }
+
+  get children(): readonly NodeChild[] {
+    const { file, dataFile } = this.#image;
+    const children: NodeChild[] = [{ name: "file", node: file }];
+    if (dataFile !== file) children.unshift({ name: "data-file", node: dataFile });
+    return children;
+  }
+
+  async read(offset: number, into: Uint8Array): Promise<void> {
+    this.#check(offset, into.length, "read");
+    await readAt(this.#image, offset, into);
+  }
+
+  async write(offset: number, from: Uint8Array): Promise<void> {
+    this.#check(offset, from.length, "write");
+    this.#image.guestWrite?.(offset, from.length);
+    await writeAt(this.#image, offset, from);
+    await this.#writtenThrough();
+  }
+
+  async writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
+    this.#check(offset, length, "write");
+    this.#image.guestWrite?.(offset, length);
+    await writeZeroesAt(this.#image, offset, length, flags);
+    await this.#writtenThrough();
+  }
+
+  async discard(offset: number, length: number): Promise<void> {
+    this.#check(offset, length, "write");
+    if (!this.#image.context.mode.unmap) return;
+    this.#image.guestWrite?.(offset, length);
+    try {
+      await discardAt(this.#image, offset, length, "guest");
+    } catch (error) {
+      // Advice that this image cannot take.
+      if (ImageError.from(error).errno !== "ENOTSUP") throw error;
+    }
+    await this.#writtenThrough();
+  }
+
+  extent(offset: number, length: number): Promise<Extent> {
+    try {
+      this.#check(offset, length, "read");
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    return extentAt(this.#image, offset, length);
+  }
+
+  async flush(): Promise<void> {
+    await flushImage(this.#image);
+  }
+
+  resize(length: number, how: Preallocation): Promise<void> {
+    return this.#parts.resize(length, how);
+  }
+
+  async allocatedSize(): Promise<number | undefined> {
+    let sum = 0;
+    for (const { node } of this.children) {
+      const size = await node.allocatedSize();
+      if (size === undefined) return undefined;
+      sum += size;
+    }
+    return sum;
+  }
+
+  details(): Promise<ImageDetails> {
+    return this.#parts.details();
+  }
+
+  readsZeroWhenNew(): Promise<boolean> {
+    const { l1, backing, dataFile } = this.#image;
+    if (backing !== null) return Promise.resolve(false);
+    // Preallocated clusters show what their file has there.
+    if (l1.length === 0 || l1.offset(0) === 0) return Promise.resolve(true);
+    return dataFile.readsZeroWhenNew?.() ?? Promise.resolve(false);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    const { file, dataFile, backing } = this.#image;
+    // Everything is closed, whatever fails on the way; the first failure is told.
+    const steps = [
+      () => this.#finish(),
+      () => backing?.[Symbol.asyncDispose](),
+      () => dataFile === file ? undefined : dataFile[Symbol.asyncDispose](),
+      () => file[Symbol.asyncDispose](),
+    ];
+    let failure: { readonly error: unknown } | undefined;
+    for (const step of steps) {
+      try {
+        await step();
+      } catch (error) {
+        failure ??= { error };
+      }
+    }
+    if (failure !== undefined) throw failure.error;
+  }
+
+  /** Brings everything into the files and clears the dirty bit. */
+  async #finish(): Promise<void> {
+    const image = this.#image;
+    if (this.readOnly || image.broken) return;
+    await this.#parts.beforeClose?.();
+    await image.lock.run(() => writeTables(image));
+    await image.barrier();
+    if (image.hasDataFile) await image.barrier(image.dataFile);
+    await image.lock.run(() => markClean(image));
+  }
+
+  async #allocate(
+    offset: number,
+    length: number,
+  ): ReturnType<Allocator["allocate"]> {
+    this.#check(offset, length, "write");
+    const allocation = await allocateGuest(this.#image, offset, length);
+    this.#image.guestWrite?.(offset, allocation.length);
+    return allocation;
+  }
+
+  async #writePacked(offset: number, packed: Uint8Array): Promise<void> {
+    const image = this.#image;
+    this.#check(offset, Math.min(image.geometry.clusterSize, this.length - offset), "write");
+    image.guestWrite?.(offset, Math.min(image.geometry.clusterSize, this.length - offset));
+    await writePackedAt(image, offset, packed);
+    await this.#writtenThrough();
+  }
+
+  async #writtenThrough(): Promise<void> {
+    if (this.#image.context.mode.cache.writethrough) await flushImage(this.#image);
+  }
+
+  #check(offset: number, length: number, request: "read" | "write"): void {
+    this.#image.assertUsable();
+    if (request === "write" && this.readOnly) {
+      throw ImageError.fromErrno("EPERM", { file: this.filename });
+    }
+    const valid = Number.isSafeInteger(offset) && offset >= 0 && length >= 0 &&
+      offset + length <= this.length;
+    if (!valid) throw ImageError.fromErrno("EIO", { file: this.filename });
+  }
+}
+
+/** The backing file of an image. */
+class Backing implements BackingLink {
+  readonly #image: Qcow2Image;
+  readonly #parts: Qcow2Parts;
+
+  constructor(image: Qcow2Image, parts: Qcow2Parts) {
+    this.#image = image;
+    this.#parts = parts;
+  }
+
+  get name(): string {
+    return this.#image.header.backingFile;
+  }
+
+  get format(): string | undefined {
+    return this.#image.header.backingFormat;
+  }
+
+  get node(): BlockNode | null {
+    return this.#image.backing;
+  }
+
+  attach(node: BlockNode | null): void {
+    this.#image.backing = node;
+  }
+
+  change(name: string, format: string | undefined): Promise<void> {
+    return this.#parts.changeBacking(name, format);
+  }
 }

@@ -1,7 +1,99 @@
-/** Allocations whose bytes are still being written. */
+/** A part of a pending run that one allocation is to fill. Offsets are bytes from the run's beginning. */
+export interface PendingRange {
+  /** First byte that the caller writes. */
+  readonly dataFrom: number;
+  /** End of what the caller writes. */
+  readonly dataTo: number;
+  /** First byte that holds what it should once the caller is through: copy-on-write comes before `dataFrom`. */
+  readonly from: number;
+  /** End of the same: copy-on-write comes behind `dataTo`. */
+  readonly to: number;
+  /** How far the caller is. */
+  state: "open" | "published" | "abandoned";
+}
+
+/** Host clusters whose bytes are being written, and that no L2 entry names yet (or not as data). */
+export class PendingRun {
+  /** First guest byte, a multiple of the cluster size. */
+  readonly guest: number;
+  /** Where it goes in the data file. */
+  readonly host: number;
+  /** Number of clusters. */
+  readonly clusters: number;
+  /** Guest bytes. */
+  readonly length: number;
+  /** The host clusters are new: to be freed again if nothing comes of it. */
+  readonly fresh: boolean;
+  /** Who fills it: more than one when requests meet in a cluster. */
+  readonly ranges: PendingRange[] = [];
+  /** Resolves when the copy-on-write around the first range is done. */
+  prepared: Promise<void> = Promise.resolve();
+  /** Resolves when the run is linked or given up. Rejects if that failed. */
+  readonly settled: Promise<void>;
+  readonly #settled = Promise.withResolvers<void>();
+
+  /** A run of `clusters` clusters of `clusterSize` bytes. */
+  constructor(
+    place: { guest: number; host: number; clusters: number; clusterSize: number; fresh: boolean },
+  ) {
+    this.guest = place.guest;
+    this.host = place.host;
+    this.clusters = place.clusters;
+    this.length = place.clusters * place.clusterSize;
+    this.fresh = place.fresh;
+    this.settled = this.#settled.promise;
+    // Whoever completes the run throws the error; that nobody else waits for it is fine.
+    this.settled.catch(() => {});
+  }
+
+  /** Whether any range still waits for its caller. */
+  get open(): boolean {
+    return this.ranges.some(({ state }) => state === "open");
+  }
+
+  /** Tells those who wait that it is over. */
+  settle(error?: unknown): void {
+    if (error === undefined) this.#settled.resolve();
+    else this.#settled.reject(error);
+  }
+}
+
+/** Allocations whose bytes are still being written. There are few at a time. */
 export class PendingRuns {
+  #runs: PendingRun[] = [];
+
+  /** The runs. */
+  get all(): readonly PendingRun[] {
+    return this.#runs;
+  }
+
+  /** The first run in guest order that touches a guest range. */
+  first(offset: number, length: number): PendingRun | undefined {
+    let first: PendingRun | undefined;
+    for (const run of this.#runs) {
+      if (run.guest >= offset + length || run.guest + run.length <= offset) continue;
+      if (first === undefined || run.guest < first.guest) first = run;
+    }
+    return first;
+  }
+
+  /** Adds a run. */
+  add(run: PendingRun): void {
+    this.#runs.push(run);
+  }
+
+  /** Removes a run. */
+  remove(run: PendingRun): void {
+    this.#runs = this.#runs.filter((other) => other !== run);
+  }
+
   /** Resolves when nothing in a guest range is pending. */
-  settled(_offset: number, _length: number): Promise<void> {
-    throw new Error("being written");
+  async settled(offset: number, length: number): Promise<void> {
+    for (;;) {
+      const run = this.first(offset, length);
+      if (run === undefined) return;
+      // Its failure is its caller's.
+      await run.settled.catch(() => {});
+    }
   }
 }

@@ -1,5 +1,7 @@
-const OFFSET_HIGH = 0x00ffffff;
-const OFFSET_LOW = 0xfffffe00;
+/** Upper half of the bits of an entry that are a host offset. */
+export const OFFSET_HIGH = 0x00ffffff;
+/** Lower half of them. */
+export const OFFSET_LOW = 0xfffffe00;
 
 /** High-word flags of L1 and L2 entries. */
 export const COPIED_HIGH = 0x80000000;

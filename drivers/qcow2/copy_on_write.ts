@@ -1,0 +1,161 @@
+/**
+ * What a cluster holds beside the bytes that are written to it (section 7,
+ * copy on write).
+ *
+ * @module
+ */
+import { ImageError } from "../../lib/block/error.ts";
+import type { BlockNode } from "../../lib/block/node.ts";
+import { Kind, kindOf } from "./cluster_entry.ts";
+import type { Qcow2Image } from "./image.ts";
+import type { L2Table } from "./l2_tables.ts";
+import { findRun, readAt } from "./mapping.ts";
+import type { PendingRange, PendingRun } from "./pending.ts";
+import { SUBCLUSTERS, trailingZeros } from "./subclusters.ts";
+
+/** Bytes from a run's beginning that are written by the guest. */
+export interface WrittenBytes {
+  /** First byte. */
+  readonly dataFrom: number;
+  /** End. */
+  readonly dataTo: number;
+}
+
+/**
+ * How far around written bytes a run has to be filled, bytes from its
+ * beginning. `index` is the L2 index of its first cluster; `fresh`: its host
+ * clusters are new, else the guest writes in place.
+ */
+export function fillBounds(
+  image: Qcow2Image,
+  table: L2Table,
+  run: { readonly index: number; readonly fresh: boolean },
+  { dataFrom, dataTo }: WrittenBytes,
+): { from: number; to: number } {
+  const { clusterSize, subclusterSize } = image.geometry;
+  const down = (value: number, unit: number) => value - value % unit;
+  const up = (value: number, unit: number) => Math.ceil(value / unit) * unit;
+  const last = run.index + Math.ceil(dataTo / clusterSize) - 1;
+  const kindAt = (index: number) => {
+    const word = index * image.geometry.entrySize / 8;
+    return kindOf(image, table.entries.high(word), table.entries.low(word));
+  };
+  if (image.geometry.subclusters === 1) {
+    // A cluster that holds data already needs nothing else.
+    const filled = (index: number) => !run.fresh && kindAt(index) === Kind.data;
+    return {
+      from: filled(run.index) ? dataFrom : 0,
+      to: filled(last) ? dataTo : up(dataTo, clusterSize),
+    };
+  }
+
+  const firstSubcluster = Math.floor(dataFrom / subclusterSize);
+  const lastSubcluster = Math.floor((dataTo - 1) % clusterSize / subclusterSize);
+  const storedAt = (index: number) => table.entries.low(index * 2 + 1);
+  let from = firstSubcluster * subclusterSize;
+  let to = up(dataTo, subclusterSize);
+  if (!run.fresh) {
+    if (bitSet(storedAt(run.index), firstSubcluster)) from = dataFrom;
+    if (bitSet(storedAt(last), lastSubcluster)) to = dataTo;
+    return { from, to };
+  }
+  // All that the old cluster stores moves along: from its first subcluster to its last.
+  const firstKind = kindAt(run.index);
+  if (firstKind === Kind.compressed) from = 0;
+  else if (firstKind === Kind.data) {
+    from = Math.min(firstSubcluster, trailingZeros(storedAt(run.index))) * subclusterSize;
+  }
+  const lastKind = kindAt(last);
+  if (lastKind === Kind.compressed) to = up(dataTo, clusterSize);
+  else if (lastKind === Kind.data) {
+    const unused = Math.min(SUBCLUSTERS - lastSubcluster - 1, Math.clz32(storedAt(last)));
+    to = up(dataTo, clusterSize) - unused * subclusterSize;
+  }
+  return { from: down(from, subclusterSize), to };
+}
+
+function bitSet(bits: number, index: number): boolean {
+  return (bits & 1 << index) !== 0;
+}
+
+/**
+ * Fills a run's host bytes around a range with what the guest reads there:
+ * `[from, dataFrom)` and `[dataTo, to)`. Known zeros are not written but
+ * provided by the file, together with the place of the range itself.
+ */
+export async function fillAround(
+  image: Qcow2Image,
+  run: PendingRun,
+  { from, dataFrom, dataTo, to }: PendingRange,
+): Promise<void> {
+  if (from === dataFrom && to === dataTo) return;
+  const { dataFile } = image;
+  const zeros = await readsZero(image, run.guest + from, dataFrom - from) &&
+    await readsZero(image, run.guest + dataTo, to - dataTo);
+  let done = false;
+  if (zeros) {
+    try {
+      await dataFile.writeZeroes(run.host + from, to - from, { unmap: false, noFallback: true });
+      done = true;
+    } catch (error) {
+      const { errno } = ImageError.from(error);
+      if (errno !== "ENOTSUP" && errno !== "EAGAIN") throw error;
+    }
+  }
+  if (!done) {
+    await copyToHost(image, run, from, dataFrom);
+    await copyToHost(image, run, dataTo, to);
+  }
+  // Or a crash could show what the host clusters held before.
+  image.l2.cache.afterBarrier();
+}
+
+/** Copies what the guest reads in `[from, to)` of a run to its host bytes. */
+export async function copyToHost(
+  image: Qcow2Image,
+  run: PendingRun,
+  from: number,
+  to: number,
+): Promise<void> {
+  if (from >= to) return;
+  const bytes = new Uint8Array(to - from);
+  // The disk's last cluster may reach past its end, where there is nothing to copy.
+  const known = Math.min(Math.max(image.header.size - run.guest - from, 0), bytes.length);
+  await readAt(image, run.guest + from, bytes.subarray(0, known));
+  await image.dataFile.write(run.host + from, bytes);
+}
+
+/** Whether a guest range is known to read as zeros without looking at data. Past the end of the disk it does. */
+export async function readsZero(
+  image: Qcow2Image,
+  offset: number,
+  length: number,
+): Promise<boolean> {
+  const end = Math.min(offset + length, image.header.size);
+  for (let at = offset; at < end;) {
+    const run = await findRun(image, at, end - at);
+    if (run.state === "data" || run.state === "compressed") return false;
+    if (
+      run.state.startsWith("unallocated") && image.backing !== null &&
+      !await nodeReadsZero(image.backing, at, run.length)
+    ) return false;
+    at += run.length;
+  }
+  return true;
+}
+
+/** Whether a range of a node, through its backing files, is known to read as zeros. */
+async function nodeReadsZero(node: BlockNode, offset: number, length: number): Promise<boolean> {
+  const end = Math.min(offset + length, node.length);
+  for (let at = offset; at < end;) {
+    const extent = await node.extent(at, end - at);
+    const below = node.backing?.node ?? null;
+    if (extent.state === "data" && extent.hole !== true) return false;
+    if (
+      extent.state === "unallocated" && below !== null &&
+      !await nodeReadsZero(below, at, extent.length)
+    ) return false;
+    at += extent.length;
+  }
+  return true;
+}
