@@ -62,13 +62,16 @@ export function setFileLength(
     }
   };
   const COULD_NOT_RESIZE = "Could not resize file: ";
+  const COULD_NOT_PREALLOCATE = "Could not preallocate new data: ";
   // Above that no offset would be exact any more, and further up not even a 64-bit one.
   if (!Number.isSafeInteger(after)) {
     const errno = after < 2 ** 63 ? "EFBIG" : "EINVAL";
-    throw ImageError.fromErrno(errno, { file: filename }).prefixed(COULD_NOT_RESIZE);
+    throw ImageError.fromErrno(errno, { file: filename }).prefixed(
+      how === "falloc" ? COULD_NOT_PREALLOCATE : COULD_NOT_RESIZE,
+    );
   }
   if (how === "falloc" && native !== undefined) {
-    guarded("Could not preallocate new data: ", () => {
+    guarded(COULD_NOT_PREALLOCATE, () => {
       if (after > before) native.preallocate(before, after - before);
     });
   } else {
