@@ -88,8 +88,9 @@ function openRaw(file: BlockNode, options: OptionSet, context: DriverContext): R
   }
   const window = { offset, size };
   const name = shownName(file, options);
+  const { unmap } = context.mode;
   if (context.looksForeign === undefined || file.readOnly) {
-    return new RawNode(file, name, window, undefined);
+    return new RawNode(file, name, window, unmap, undefined);
   }
   context.report(
     `WARNING: Image format was not specified for '${file.filename}' and probing guessed raw.`,
@@ -101,7 +102,7 @@ function openRaw(file: BlockNode, options: OptionSet, context: DriverContext): R
   context.report(
     "         Specify the 'raw' format explicitly to remove the restrictions.",
   );
-  return new RawNode(file, name, window, context.looksForeign);
+  return new RawNode(file, name, window, unmap, context.looksForeign);
 }
 
 /** The file's name alone says it all, unless options have to be repeated to see the same disk. */
@@ -133,6 +134,8 @@ class RawNode implements BlockNode {
   readonly allocator: Allocator;
   readonly #file: BlockNode;
   readonly #window: Window;
+  /** Whether discards go on to the file, which does what it is told. */
+  readonly #unmap: boolean;
   /** Whether a first sector would be probed as another format; set if probing alone vouches for this one. */
   readonly #looksForeign: ((head: Uint8Array) => boolean) | undefined;
   /** The length of a file that nobody here can change. */
@@ -142,6 +145,7 @@ class RawNode implements BlockNode {
     file: BlockNode,
     filename: string,
     window: Window,
+    unmap: boolean,
     looksForeign: ((head: Uint8Array) => boolean) | undefined,
   ) {
     this.filename = filename;
@@ -151,6 +155,7 @@ class RawNode implements BlockNode {
     this.allocator = { allocate: (offset, length) => this.#allocate(offset, length) };
     this.#file = file;
     this.#window = window;
+    this.#unmap = unmap;
     this.#looksForeign = looksForeign;
     this.#fixedLength = window.size ?? (file.readOnly ? file.length - window.offset : undefined);
   }
@@ -177,10 +182,11 @@ class RawNode implements BlockNode {
   }
 
   writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
+    const unmap = flags.unmap && this.#unmap;
     return this.#within(
       offset,
       length,
-      () => this.#file.writeZeroes(offset + this.#window.offset, length, flags),
+      () => this.#file.writeZeroes(offset + this.#window.offset, length, { ...flags, unmap }),
     );
   }
 
@@ -188,7 +194,9 @@ class RawNode implements BlockNode {
     return this.#within(
       offset,
       length,
-      () => this.#file.discard(offset + this.#window.offset, length),
+      async () => {
+        if (this.#unmap) await this.#file.discard(offset + this.#window.offset, length);
+      },
     );
   }
 

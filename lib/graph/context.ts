@@ -35,15 +35,24 @@ export function driverContext(
     async openFile(role, child) {
       gate.pass({ role, filename: child, image: filename });
       const name = protocolOf(child, { prefixes: gate.allowsProtocol(role) });
-      return await openLocked(name, mode, roleAccess(role, mode), environment);
+      return await openLocked(name, belowFormat(mode), roleAccess(role, mode), environment);
     },
     async createFile(role, child, options) {
       if (onCreate === undefined) throw new Error("files are created with images only");
       const name = protocolOf(child);
       onCreate(name, await createBelow(name, options, mode, environment));
-      return await openLocked(name, mode, roleAccess(role, mode), environment);
+      return await openLocked(name, belowFormat(mode), roleAccess(role, mode), environment);
     },
   };
+}
+
+/**
+ * How files below a format are opened. Whether a guest's discards may reach
+ * them is decided in the format; what the format itself deallocates (freed
+ * clusters) always may.
+ */
+export function belowFormat(mode: OpenMode): OpenMode {
+  return { ...mode, unmap: true };
 }
 
 /** Opens the file of a name. */

@@ -9,7 +9,7 @@ import { childAccess, type OpenMode } from "../block/mode.ts";
 import type { BlockNode } from "../block/node.ts";
 import { type OptionPair, OptionSet } from "../block/options.ts";
 import { errnoText } from "../io/errno.ts";
-import { driverContext, openProtocol } from "./context.ts";
+import { belowFormat, driverContext, openProtocol } from "./context.ts";
 import type { Environment } from "./environment.ts";
 import { gateOf } from "./gate.ts";
 import { BackingTrail } from "./identity.ts";
@@ -77,13 +77,13 @@ export async function openNode(
       errno: "EINVAL",
     });
   }
-  const file = await openProtocol(
-    bare === undefined
-      ? protocolOf(source.filename)
-      : { protocol: bare, filename: nameFor(bare, source.filename) },
-    mode,
-    environment,
-  );
+  const file = bare === undefined
+    ? await openProtocol(protocolOf(source.filename), belowFormat(mode), environment)
+    : await openProtocol(
+      { protocol: bare, filename: nameFor(bare, source.filename) },
+      mode,
+      environment,
+    );
   try {
     trail.enter(file, source.filename);
     if (bare !== undefined) {

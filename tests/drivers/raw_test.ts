@@ -12,13 +12,14 @@ import { MemoryNode } from "../_memory_node.ts";
 /** Opens a raw image in `file`, with what a probed one is told if `looksForeign` is there. */
 function openRaw(
   file: BlockNode,
-  { pairs = [], looksForeign, lines }: {
+  { pairs = [], looksForeign, lines, unmap = true }: {
+    readonly unmap?: boolean;
     readonly pairs?: readonly OptionPair[];
     readonly looksForeign?: (head: Uint8Array) => boolean;
     readonly lines?: string[];
   } = {},
 ): Promise<BlockNode> {
-  const mode = { ...READ_ONLY, writable: !file.readOnly };
+  const mode = { ...READ_ONLY, writable: !file.readOnly, unmap };
   const environment = { ...QUIET, report: (line: string) => void lines?.push(line) };
   const context: DriverContext = driverContext(file.filename, mode, environment, { looksForeign });
   return raw.open(file, new OptionSet(raw.openOptions, pairs), context);
@@ -71,6 +72,14 @@ Deno.test("a window moves every request by its offset", async () => {
   const allocation = await node.allocator!.allocate(7, 100);
   assertEquals([allocation?.offset, allocation?.length], [1008, 100]);
   assert(allocation?.file === file);
+});
+
+Deno.test("discards end here unless the image was opened for them", async () => {
+  const file = new MemoryNode({ bytes: counting(4096) });
+  const node = await openRaw(file, { unmap: false });
+  file.logging = true;
+  await node.discard(0, 4096);
+  assertEquals(file.log, []);
 });
 
 Deno.test("without a size a window ends with its file, and grows with it", async () => {
