@@ -19,6 +19,18 @@ const SLOT_INACTIVE = 0x0000dead;
 const SLOTS = 8;
 const STRIPES = 4000;
 
+/** Key sizes in bytes of the ciphers that headers may name. */
+const CIPHERS: Readonly<Record<string, readonly number[]>> = {
+  aes: [16, 24, 32],
+  serpent: [16, 24, 32],
+  twofish: [16, 24, 32],
+  cast5: [16],
+  sm4: [16],
+};
+const MODES = ["ecb", "cbc", "xts", "ctr"];
+const IV_GENERATORS = ["plain", "plain64", "essiv"];
+const HASHES = ["md5", "sha1", "sha224", "sha256", "sha384", "sha512", "ripemd160", "sm3"];
+
 /**
  * What `info` shows of an image's encryption, `undefined` if it has none.
  *
@@ -70,19 +82,17 @@ class LuksHeader {
   }
 
   details(): { readonly [key: string]: InfoValue } {
-    const { cipher, mode, hash } = this.#check();
-    const [, cipherMode, ivgen, ivgenHash] = /^([^-]*)-([^:]*)(?::(.*))?$/.exec(mode) ??
-      this.#refuse("cipher mode", `Unexpected cipher mode string format '${mode}'`);
-    const keyBytes = this.#view.getUint32(108) / (cipherMode === "xts" ? 2 : 1);
+    this.#check();
+    const { cipher, mode, ivgen, ivgenHash, hash } = this.#algorithms();
     return {
-      "ivgen-alg": ivgen!,
+      "ivgen-alg": ivgen,
       "detached-header": false,
       "hash-alg": hash,
-      "cipher-alg": `${cipher}-${keyBytes * 8}`,
+      "cipher-alg": cipher,
       uuid: this.#text(168, 40),
-      ...(ivgen === "essiv" && ivgenHash !== undefined ? { "ivgen-hash-alg": ivgenHash } : {}),
+      ...(ivgen === "essiv" ? { "ivgen-hash-alg": ivgenHash! } : {}),
       format: "luks",
-      "cipher-mode": cipherMode!,
+      "cipher-mode": mode,
       slots: Array.from({ length: SLOTS }, (_, slot) => this.#slot(slot)),
       "payload-offset": this.#view.getUint32(104) * 512,
       "master-key-iters": this.#view.getUint32(164),
@@ -101,8 +111,43 @@ class LuksHeader {
     };
   }
 
+  /** The names of section 3 of the LUKS reference, checked in the order of section 4. */
+  #algorithms(): {
+    cipher: string;
+    mode: string;
+    ivgen: string;
+    ivgenHash: string | undefined;
+    hash: string;
+  } {
+    const spec = this.#text(40, 32);
+    const [, mode = "", ivgen = "", ivgenHash] = /^([^-]*)-([^:]*)(?::(.*))?$/.exec(spec) ??
+      this.#refuse("cipher mode", `Unexpected cipher mode string format '${spec}'`);
+    const known = (field: string, what: string, value: string, values: readonly string[]) => {
+      if (!values.includes(value)) this.#refuse(field, `${what} '${value}' not supported`);
+    };
+    if (ivgenHash !== undefined) known("cipher mode", "Hash algorithm", ivgenHash, HASHES);
+    known("cipher mode", "Cipher mode", mode, MODES);
+    const name = this.#text(8, 32);
+    const keyBytes = this.#view.getUint32(108);
+    // XTS takes half of the key for its tweaks.
+    const cipherBytes = mode === "xts" ? Math.floor(keyBytes / 2) : keyBytes;
+    if (!Object.hasOwn(CIPHERS, name) || !CIPHERS[name]!.includes(cipherBytes)) {
+      this.#refuse(
+        "cipher name",
+        `Algorithm '${name}' with key size ${cipherBytes} bytes not supported`,
+      );
+    }
+    const hash = this.#text(72, 32);
+    known("hash", "Hash algorithm", hash, HASHES);
+    known("cipher mode", "IV generator", ivgen, IV_GENERATORS);
+    if (ivgen === "essiv" && ivgenHash === undefined) {
+      this.#refuse("cipher mode", "Missing IV generator hash specification");
+    }
+    return { cipher: `${name}-${cipherBytes * 8}`, mode, ivgen, ivgenHash, hash };
+  }
+
   /** Section 4 of the LUKS reference, in its order. */
-  #check(): { cipher: string; mode: string; hash: string } {
+  #check(): void {
     const view = this.#view;
     if (LUKS_MAGIC.some((byte, i) => this.#bytes[i] !== byte)) {
       this.#refuse("magic", "Volume is not in LUKS format");
@@ -124,7 +169,6 @@ class LuksHeader {
       this.#refuse("iterations", "LUKS key iteration count is zero");
     }
     this.#checkSlots(payload);
-    return { cipher: this.#text(8, 32), mode: this.#text(40, 32), hash: this.#text(72, 32) };
   }
 
   #checkSlots(payload: number): void {
