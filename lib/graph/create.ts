@@ -3,7 +3,13 @@
  *
  * @module
  */
-import { CACHE_MODES, childAccess, type OpenMode, READ_ONLY } from "../block/mode.ts";
+import {
+  CACHE_MODES,
+  childAccess,
+  type NodeAccess,
+  type OpenMode,
+  READ_ONLY,
+} from "../block/mode.ts";
 import type { FormatDriver, ProtocolDriver } from "../block/driver.ts";
 import { ImageError } from "../block/error.ts";
 import { OptionSet, type OptionSpec } from "../block/options.ts";
@@ -85,9 +91,10 @@ export async function createNode(
       options,
       context,
       async createBase() {
+        const access = childAccess(CREATING, format.transparent);
+        await requireUnused(name, access, environment);
         const below = optionsBelow(format, options);
         onCreate(name, await createBelow(name, below, CREATING, environment));
-        const access = childAccess(CREATING, format.transparent);
         return await openLocked(name, CREATING, access, environment);
       },
     });
@@ -95,6 +102,23 @@ export async function createNode(
   } catch (error) {
     await undo();
     throw inWordsFor(format, options, error);
+  }
+}
+
+/**
+ * Refuses to take a file for an image that somebody uses in a way that the image will not bear: once the
+ * file is emptied it would be too late.
+ */
+async function requireUnused(
+  name: ProtocolName,
+  access: NodeAccess,
+  environment: Environment,
+): Promise<void> {
+  try {
+    await using _file = await openLocked(name, CREATING, access, environment);
+  } catch (error) {
+    // What cannot be opened is not there yet, or cannot be made either.
+    if (error instanceof ImageError && error.errno === "EAGAIN") throw error;
   }
 }
 

@@ -4,7 +4,7 @@
  * @module
  */
 import { type CacheMode, READ_ONLY } from "../block/mode.ts";
-import type { BlockNode, Preallocation } from "../block/node.ts";
+import type { BlockNode } from "../block/node.ts";
 import { requireRange } from "../block/range.ts";
 import { type Environment, QUIET } from "../graph/environment.ts";
 import { type ImageReference, openImage as openNode } from "../graph/open.ts";
@@ -51,7 +51,6 @@ export async function openImage(
     forceShare,
     noBacking,
     unmap: writable,
-    resizing: writable,
     cache: options.cache ?? READ_ONLY.cache,
   };
   return new Image(await openNode(reference, mode, environment));
@@ -124,15 +123,6 @@ export class Image implements AsyncDisposable {
   async writeZeroes(offset: number, length: number): Promise<void> {
     requireRange(this.#node, offset, length);
     if (length > 0) await this.#node.writeZeroes(offset, length, { unmap: true });
-  }
-
-  /**
-   * Sets the size of the disk, bytes; what is added reads as zeros.
-   *
-   * @throws {ImageError} where the format cannot.
-   */
-  async resize(length: number, preallocation: Preallocation = "off"): Promise<void> {
-    await this.#node.resize(length, preallocation);
   }
 
   /**
