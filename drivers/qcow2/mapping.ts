@@ -10,7 +10,7 @@ import { DamagedEntry, hex, signalCorruption } from "./corruption.ts";
 import type { Qcow2Image } from "./image.ts";
 import type { L2Table } from "./l2_tables.ts";
 import { bitRun } from "./subclusters.ts";
-import { OFFSET_HIGH, OFFSET_LOW } from "./table.ts";
+import { OFFSET_LOW } from "./table.ts";
 
 /** What a run of guest bytes is, by the table entries alone. */
 export type RunState =
