@@ -1,15 +1,22 @@
+import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
+
+/** File offsets are signed: there are none from here on. */
+const OFFSET_LIMIT = 2 ** 63;
 
 /**
  * Fills `into` from `offset` of a file; what lies past the file's end reads as
  * zeros, as it does for all metadata and data of this format (introduction of
  * the format's reference).
+ *
+ * @throws {ImageError} `EIO` for a range that no file has.
  */
 export async function readPadded(
   file: BlockNode,
   offset: number,
   into: Uint8Array,
 ): Promise<void> {
+  if (offset + into.length > OFFSET_LIMIT) throw ImageError.fromErrno("EIO");
   const available = Math.min(Math.max(file.length - offset, 0), into.length);
   if (available > 0) await file.read(offset, into.subarray(0, available));
   into.fill(0, available);

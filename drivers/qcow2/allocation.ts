@@ -5,7 +5,7 @@ import { hex, signalCorruption } from "./corruption.ts";
 import type { HostRange, Qcow2Image } from "./image.ts";
 import { type RefcountFormat, refcountFormat } from "./refcount_format.ts";
 import { growRefcountTable } from "./refcount_table.ts";
-import { EntryTable } from "./table.ts";
+import { RefcountTable } from "./table.ts";
 import { TableCache } from "./table_cache.ts";
 
 /** Why clusters are freed, which decides what becomes of their bytes (section 6). */
@@ -25,7 +25,7 @@ export class Refcounts {
   /** Refcount blocks in memory. */
   readonly cache: TableCache;
   readonly #image: Qcow2Image;
-  #table = new EntryTable(new Uint8Array(0));
+  #table = new RefcountTable(new Uint8Array(0));
   /** Cluster at which the search for free ones goes on. */
   #next = 0;
   /** Where compressed bytes go on, 0 for a new cluster. */
@@ -42,7 +42,7 @@ export class Refcounts {
   }
 
   /** The refcount table as it is on disk: read it, do not write it. */
-  get table(): EntryTable {
+  get table(): RefcountTable {
     return this.#table;
   }
 
@@ -51,7 +51,7 @@ export class Refcounts {
     const { file, header, geometry } = this.#image;
     const bytes = new Uint8Array(header.refcountTableClusters * geometry.clusterSize);
     await readPadded(file, header.refcountTableOffset, bytes);
-    this.#table = new EntryTable(bytes);
+    this.#table = new RefcountTable(bytes);
     this.#image.overlap.reset();
   }
 
@@ -500,7 +500,7 @@ export class Refcounts {
   }
 
   /** Takes a table that is on disk and named by the header, and frees the one before. */
-  async #replaceTable(table: EntryTable, offset: number): Promise<void> {
+  async #replaceTable(table: RefcountTable, offset: number): Promise<void> {
     const { header, geometry: { clusterSize }, overlap } = this.#image;
     const old = { offset: header.refcountTableOffset, length: this.#table.length * 8 };
     this.#table = table;

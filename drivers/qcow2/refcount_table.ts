@@ -5,7 +5,7 @@
  */
 import { ImageError } from "../../lib/block/error.ts";
 import type { Qcow2Image } from "./image.ts";
-import { EntryTable } from "./table.ts";
+import { RefcountTable } from "./table.ts";
 
 /** Most entries of a refcount table that is made; a larger one could not be opened again. */
 const MAX_ENTRIES = 2 ** 23;
@@ -62,7 +62,7 @@ export interface GrowRequest {
 /** A table on disk that the header names. */
 export interface NewTable {
   /** Its entries. */
-  readonly table: EntryTable;
+  readonly table: RefcountTable;
   /** Where it lies, bytes. */
   readonly offset: number;
   /** Where the new structures end, bytes. */
@@ -92,7 +92,7 @@ export async function growRefcountTable(
     throw ImageError.fromErrno("EFBIG", { file: image.context.filename, field: "refcount table" });
   }
 
-  const table = new EntryTable(new Uint8Array(entries * 8));
+  const table = new RefcountTable(new Uint8Array(entries * 8));
   // Behind the area nothing is used, so blocks that find no room any more count nothing.
   table.bytes.set(old.bytes.subarray(0, Math.min(old.bytes.length, table.bytes.length)));
   if (block !== undefined) table.setOffset(block.index, block.offset);

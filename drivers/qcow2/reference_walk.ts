@@ -202,9 +202,9 @@ export class ReferenceWalk {
     const { clusterSize } = run.image.geometry;
     const { table } = run.image.refcounts;
     for (let i = 0; i < table.length; i++) {
-      const [high, low] = [table.high(i), table.low(i)];
-      if ((high | low) === 0) continue;
-      const offset = high * 2 ** 32 + low;
+      const low = table.low(i);
+      if ((table.high(i) | low) === 0) continue;
+      const offset = table.offset(i);
       if ((low & REFCOUNT_RESERVED_LOW) !== 0) {
         run.corruption(`ERROR refcount table entry ${i} has reserved bits set`);
         run.rebuild = true;
@@ -239,9 +239,8 @@ export class ReferenceWalk {
     try {
       // The reference tool extends the file as far as the host lets it, even to where it then
       // cannot check it any more. Such a block is lost; the structure can be built anew.
-      if (offset + clusterSize > MAX_COUNTED_CLUSTERS * clusterSize) {
-        throw ImageError.fromErrno("EFBIG");
-      }
+      if (offset + clusterSize >= 2 ** 63) throw ImageError.fromErrno("EINVAL");
+      if (offset / clusterSize >= MAX_COUNTED_CLUSTERS) throw ImageError.fromErrno("EFBIG");
       await file.resize(offset + clusterSize, "off");
       counts.grow(fileClusters(run));
     } catch (error) {
@@ -261,8 +260,6 @@ export class ReferenceWalk {
     for (let done = 0; done < length; done += STEP) {
       const piece = buffer.subarray(0, Math.min(STEP, length - done));
       try {
-        // Offsets are signed where files are read.
-        if (offset >= 2 ** 63) throw ImageError.fromErrno("EIO");
         await readPadded(file, offset + done, piece);
       } catch (error) {
         if (reader !== undefined) this.run.checkError(`ERROR: I/O error in ${reader}`);

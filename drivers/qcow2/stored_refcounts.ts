@@ -1,8 +1,7 @@
 import { ImageError } from "../../lib/block/error.ts";
 import { viewOf } from "../../lib/bytes/endian.ts";
-import { hex } from "./_check_run.ts";
 import { readPadded } from "./_read.ts";
-import { signalCorruption } from "./corruption.ts";
+import { hex, signalCorruption } from "./corruption.ts";
 import type { Qcow2Image } from "./image.ts";
 import type { RefcountFormat } from "./refcount_format.ts";
 
@@ -44,14 +43,12 @@ export class StoredRefcounts {
   async block(index: number): Promise<StoredBlock> {
     const { refcounts: { table }, file, geometry } = this.#image;
     if (index >= table.length) return NO_BLOCK;
-    const low = (table.low(index) & ~RESERVED_LOW) >>> 0;
-    const offset = table.high(index) * 2 ** 32 + low;
+    const offset = table.offset(index);
     if (offset === 0) return NO_BLOCK;
-    if ((low & (geometry.clusterSize - 1)) !== 0) {
+    if ((table.low(index) & (geometry.clusterSize - 1) & ~RESERVED_LOW) !== 0) {
       const exact = table.word(index) & ~BigInt(RESERVED_LOW);
-      const text = `Refblock offset 0x${hex(exact)} unaligned (reftable index: ${
-        index === 0 ? "0" : `0x${hex(index)}`
-      })`;
+      const text = `Refblock offset 0x${exact.toString(16)} unaligned ` +
+        `(reftable index: ${hex(index)})`;
       return { bytes: undefined, error: await signalCorruption(this.#image, text) };
     }
     try {

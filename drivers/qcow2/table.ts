@@ -67,3 +67,11 @@ export class EntryTable {
     return this.#view.getBigUint64(index * 8);
   }
 }
+
+/** A refcount table: its entries have no flags above the offset (section 4). */
+export class RefcountTable extends EntryTable {
+  /** Bits 9 to 63 of a word: a refcount block's offset in bytes. Exact up to 2^61. */
+  override offset(index: number): number {
+    return this.high(index) * 0x100000000 + ((this.low(index) & OFFSET_LOW) >>> 0);
+  }
+}
