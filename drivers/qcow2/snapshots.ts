@@ -222,6 +222,7 @@ export async function writeSnapshotTable(
   if (bytes.length > 0) {
     offset = await refcounts.allocate(bytes.length);
     await refcounts.flush();
+    await image.overlap.check(offset, bytes.length);
     await file.write(offset, bytes);
   }
   await image.barrier();
