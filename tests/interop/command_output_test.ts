@@ -1,6 +1,28 @@
 import { assertSame, reference, useReference, writeWithReference } from "../_reference.ts";
+import { type TempDir, tempDir } from "../_temp.ts";
 
-/** A folder with images of every kind that the commands below look at, made by the reference. */
+let images: TempDir;
+
+// Made once: two snapshots of one image would differ in their time.
+Deno.test.beforeAll(async () => {
+  images = await tempDir();
+  if (!reference.ignore) await makeImages(images.path);
+});
+
+Deno.test.afterAll(async () => {
+  await images[Symbol.asyncDispose]();
+});
+
+async function copyImages(dir: string): Promise<void> {
+  await Deno.mkdir(`${dir}/sub`);
+  for (const from of ["", "sub/"]) {
+    for await (const { name, isFile } of Deno.readDir(images.file(from))) {
+      if (isFile) await Deno.copyFile(images.file(from + name), `${dir}/${from}${name}`);
+    }
+  }
+}
+
+/** Images of every kind that the commands below look at, made by the reference. */
 async function makeImages(dir: string): Promise<void> {
   const make = (...args: string[]) => useReference(["create", "-q", ...args], { cwd: dir });
   await make("-f", "raw", "a.raw", "3M");
@@ -17,6 +39,14 @@ async function makeImages(dir: string): Promise<void> {
   await useReference(["snapshot", "-c", "s1", "x.qcow2"], { cwd: dir });
   await useReference(["bitmap", "--add", "x.qcow2", "b0"], { cwd: dir });
   await useReference(["convert", "-c", "-O", "qcow2", "a.raw", "packed.qcow2"], { cwd: dir });
+  await Deno.mkdir(`${dir}/sub`);
+  await make("-f", "qcow2", "-b", "../a.qcow2", "-F", "qcow2", "sub/over.qcow2");
+  await make("-f", "qcow2", "-o", "data_file=ext.data,data_file_raw=on", "ext.qcow2", "1M");
+  const secret = ["--object", "secret,id=s,data=x"];
+  const key = "encrypt.key-secret=s";
+  await make("-f", "qcow2", ...secret, "-o", `encrypt.format=aes,${key}`, "aes.qcow2", "1M");
+  const luks = `encrypt.format=luks,encrypt.iter-time=10,${key}`;
+  await make("-f", "qcow2", ...secret, "-o", luks, "luks.qcow2", "1M");
   await make("-f", "raw", "small.raw", "1M");
   await make("-f", "raw", "empty.raw", "0");
 }
@@ -41,8 +71,24 @@ const COMMAND_LINES: readonly string[] = [
   "info --output=json x.qcow2",
   "info --output json -b top.qcow2",
   "info --output json -b a.raw",
+  "info sub/over.qcow2",
+  "info --output=json sub/over.qcow2",
+  "info -b sub/over.qcow2",
+  "info ext.qcow2",
+  "info --output=json ext.qcow2",
+  "info aes.qcow2",
+  "info --output=json aes.qcow2",
+  "info luks.qcow2",
+  "info --output=json luks.qcow2",
   "info nowhere",
+  "info file:a.qcow2",
+  "info zork:a.qcow2",
+  "info -f zork a.qcow2",
   "info .",
+  "map luks.qcow2",
+  "map sub/over.qcow2",
+  "map ext.qcow2",
+  "map --output=json ext.qcow2",
   "map a.raw",
   "map a.qcow2",
   "map top.qcow2",
@@ -125,7 +171,7 @@ for (const line of COMMAND_LINES) {
     name: `output as the reference: ${line}`,
     ignore: reference.ignore,
     fn: async () => {
-      await assertSame(line.split(" "), { setup: makeImages });
+      await assertSame(line.split(" "), { setup: copyImages });
     },
   });
 }
