@@ -12,7 +12,6 @@ testSame([
   "measure --output=json -O raw a.raw",
   "measure --size 1000",
   "measure --size 0",
-  "measure --size 8191P",
   "measure -O raw -o preallocation=some --size 2M",
   "measure -O raw -o size=1M --size 2M",
   "measure -O raw -o zork=1 --size 2M",
