@@ -153,9 +153,9 @@ export const convert: Command = defineCommand({
     const {
       quiet,
       format,
-      sourceCache,
+      sourceCache = "writeback",
       targetFormat = DEFAULT_FORMAT,
-      targetCache,
+      targetCache = "unsafe",
       options: list,
     } = ctx.options;
     refuseContradictions(ctx.options);
@@ -170,12 +170,7 @@ export const convert: Command = defineCommand({
     if (target === undefined || sources.length === 0) {
       throw new CommandError("Must specify image file name");
     }
-    const modes = {
-      ...(sourceCache === undefined
-        ? {}
-        : { sourceCache: cacheMode(sourceCache, { source: true }) }),
-      ...(targetCache === undefined ? {} : { targetCache: cacheMode(targetCache) }),
-    };
+    const sourceMode = cacheMode(sourceCache, { source: true });
     using progress = await ctx.progress({ style: ctx.options.progress, step: 1, quiet });
     progress.report(0);
     await convertImage({
@@ -200,7 +195,11 @@ export const convert: Command = defineCommand({
         // The begin is shown once, before anything is opened.
         if (fraction > 0) progress.report(fraction, totalBytes);
       },
-      ...modes,
+      sourceCache: sourceMode,
+      get targetCache() {
+        // A wrong name is found when the target is opened, after the sources.
+        return cacheMode(targetCache);
+      },
     }, environmentOf(ctx, ctx.options.untrusted));
     progress.report(1);
     return 0;
