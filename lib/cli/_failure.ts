@@ -24,19 +24,18 @@ export function describeFailure(
   error: unknown,
   { restricted = false }: { restricted?: boolean } = {},
 ): Failure {
-  if (error instanceof CommandError) {
-    return { message: error.message, hint: error.hint, exitCode: error.exitCode };
-  }
   const denied = deniedPermission(error);
-  if (error instanceof ImageError || error instanceof HostError) {
+  if (
+    error instanceof CommandError || error instanceof ImageError || error instanceof HostError
+  ) {
     const hints = [
-      error instanceof ImageError ? error.hint : undefined,
+      "hint" in error ? error.hint : undefined,
       denied === undefined ? undefined : denialHint(denied, error.message, restricted),
     ].filter((hint) => hint !== undefined);
     return {
       message: error.message,
       hint: hints.length === 0 ? undefined : hints.join("\n"),
-      exitCode: 1,
+      exitCode: error instanceof CommandError ? error.exitCode : 1,
     };
   }
   if (denied !== undefined) {

@@ -166,8 +166,15 @@ export class CommandError extends Error {
   readonly hint: string | undefined;
 
   /** Makes an error with the text that the user sees. */
-  constructor(message: string, options: { exitCode?: number; hint?: string } = {}) {
-    super(message);
+  constructor(
+    message: string,
+    options: {
+      readonly exitCode?: number;
+      readonly hint?: string | undefined;
+      readonly cause?: unknown;
+    } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.exitCode = options.exitCode ?? 1;
     this.hint = options.hint;
   }

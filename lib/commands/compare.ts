@@ -1,5 +1,5 @@
 import { CompareError, compareImages, type CompareResult } from "../ops/compare.ts";
-import { type Command, defineCommand, UsageError } from "./_command.ts";
+import { type Command, CommandError, defineCommand, UsageError } from "./_command.ts";
 import {
   cacheMode,
   cacheOption,
@@ -86,8 +86,8 @@ export const compare: Command = defineCommand({
       return result.kind === "identical" ? 0 : EXIT_DIFFERENT;
     } catch (error) {
       if (!(error instanceof CompareError)) throw error;
-      ctx.error(error.message);
-      return error.exitCode;
+      const { message, exitCode, hint, cause } = error;
+      throw new CommandError(message, { exitCode, hint, cause });
     }
   },
 });
