@@ -2,17 +2,20 @@ import { ImageError } from "../../lib/block/error.ts";
 import { HostError } from "../../lib/io/errno.ts";
 
 /**
- * What a host operation on `filename` threw, as an `ImageError` with the system's words, or Deno's
- * where a permission is missing: they name the flag that grants it. Mistakes of the program stay what
- * they are.
+ * What a host operation on `filename` threw, as an `ImageError` with `prefix` and the system's words, or
+ * Deno's where a permission is missing: they name the flag that grants it. What is no host error stays
+ * what it is.
  */
-export function imageError(error: unknown, filename: string): unknown {
+export function failed(prefix: string, error: unknown, filename: string): unknown {
   if (!(error instanceof HostError)) return error;
-  return new ImageError(error.message, { errno: error.errno, file: filename, cause: error });
+  return new ImageError(prefix + error.message, {
+    errno: error.errno,
+    file: filename,
+    cause: error,
+  });
 }
 
-/** The same with `prefix` in front of the words. */
-export function failed(prefix: string, error: unknown, filename: string): unknown {
-  const known = imageError(error, filename);
-  return known instanceof ImageError ? known.prefixed(prefix) : known;
+/** The same without more words. */
+export function imageError(error: unknown, filename: string): unknown {
+  return failed("", error, filename);
 }

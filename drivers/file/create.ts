@@ -6,7 +6,7 @@ import { alignUp } from "../../lib/bytes/align.ts";
 import { HostError } from "../../lib/io/errno.ts";
 import { type HostFile, openHostFile, statHostFile } from "../../lib/io/host_file.ts";
 import { type NativeFile, openNative } from "../../lib/io/native.ts";
-import { failed } from "./_errors.ts";
+import { failed, imageError } from "./_errors.ts";
 import { setFileLength } from "./growth.ts";
 import { lockFile } from "./locking.ts";
 
@@ -99,7 +99,7 @@ export async function createFile(
     setFileLength(host, native, 0, size, how);
   } catch (error) {
     if (isNew) removeFile(filename);
-    throw failed("", error, filename);
+    throw imageError(error, filename);
   }
   return isNew;
 }

@@ -9,7 +9,7 @@ import type { OpenMode } from "../../lib/block/mode.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
 import { type HostFile, openHostFile, statHostFile } from "../../lib/io/host_file.ts";
-import { HostError } from "../../lib/io/errno.ts";
+import { errnoOf, HostError } from "../../lib/io/errno.ts";
 import { failed, imageError } from "./_errors.ts";
 import { createFile, DEVICE_OPTIONS, FILE_OPTIONS, growthOptions, removeFile } from "./create.ts";
 import { type FileKind, FileNode } from "./node.ts";
@@ -55,6 +55,7 @@ async function openNode(kind: FileKind, filename: string, mode: OpenMode): Promi
   try {
     // Once more, for the name may lead elsewhere by now.
     requireKind(kind, filename, mode, () => host.stat().kind);
+    if (kind.isDevice && mode.writable) requireWritableDevice(filename);
     return new FileNode(kind, host, mode);
   } catch (error) {
     host.close();
@@ -97,7 +98,7 @@ async function openHost(kind: FileKind, filename: string, mode: OpenMode): Promi
       kind.isDevice && writable && error.denied === undefined &&
       (error.errno === "EACCES" || error.errno === "EROFS")
     ) {
-      throw failed("The device is not writable: ", error, filename);
+      throw notWritable(error, filename);
     }
     if (direct && error.errno === "EINVAL") {
       throw new ImageError(
@@ -107,6 +108,25 @@ async function openHost(kind: FileKind, filename: string, mode: OpenMode): Promi
     }
     throw failed(`Could not open '${filename}': `, error, filename);
   }
+}
+
+/** Linux opens a write-protected device for writing all the same, but does not even write nothing to it. */
+function requireWritableDevice(filename: string): void {
+  try {
+    using device = Deno.openSync(filename, { write: true });
+    device.writeSync(new Uint8Array(0));
+  } catch (error) {
+    if (errnoOf(error) !== "EPERM") return;
+    throw notWritable(HostError.from(error, "open", filename), filename);
+  }
+}
+
+function notWritable(error: unknown, filename: string): ImageError {
+  return new ImageError("The device is not writable: Permission denied", {
+    errno: "EACCES",
+    file: filename,
+    cause: error,
+  });
 }
 
 /** Takes an existing device for a new image: the old content's signature goes, the size must do. */
