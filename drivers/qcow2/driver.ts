@@ -21,6 +21,7 @@ import { Snapshots } from "./snapshots.ts";
 export const qcow2: FormatDriver = {
   name: "qcow2",
   transparent: false,
+  packs: true,
   createOptions: CREATE_OPTIONS,
   openOptions: [],
   open: openNode,

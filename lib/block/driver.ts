@@ -86,6 +86,8 @@ export interface MeasureResult {
 export interface FormatDriver extends DriverBase {
   /** The node above passes through: no metadata of its own, needs only what its user needs (raw). */
   readonly transparent: boolean;
+  /** Its nodes take compressed clusters (`BlockNode.packer`) if their options do not forbid it. */
+  readonly packs?: boolean;
   /** Runtime options (`--image-opts`), without the common ones. */
   readonly openOptions: readonly OptionSpec[];
   /**
