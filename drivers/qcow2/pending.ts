@@ -62,9 +62,9 @@ export class PendingRun {
 export class PendingRuns {
   #runs: PendingRun[] = [];
 
-  /** The runs. */
-  get all(): readonly PendingRun[] {
-    return this.#runs;
+  /** Whether a run is still pending. */
+  has(run: PendingRun): boolean {
+    return this.#runs.includes(run);
   }
 
   /** The first run in guest order that touches a guest range. */

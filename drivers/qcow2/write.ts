@@ -364,23 +364,25 @@ async function fillJoined(
 /** Links runs that all callers are through with, or gives them up. */
 async function completeRuns(image: Qcow2Image, runs: readonly PendingRun[]): Promise<void> {
   if (runs.length === 0) return;
-  let failure: { readonly error: unknown } | undefined;
-  for (const run of runs) {
-    try {
-      if (run.ranges.some(({ state }) => state === "published")) await restoreAbandoned(image, run);
-      await image.lock.run(async () => {
-        const published = run.ranges.some(({ state }) => state === "published");
-        if (published) await linkRun(image, run);
-        else await giveUp(image, run);
-      });
-      run.settle();
-    } catch (error) {
-      failure ??= { error };
-      await image.lock.run(() => giveUp(image, run));
-      run.settle(error);
+  await image.lock.run(async () => {
+    let failure: { readonly error: unknown } | undefined;
+    for (const run of runs) {
+      // Somebody may have joined, or completed it, while this waited for its turn.
+      if (run.open || !image.pending.has(run)) continue;
+      try {
+        if (run.ranges.some(({ state }) => state === "published")) {
+          await restoreAbandoned(image, run);
+          await linkRun(image, run);
+        } else {
+          await giveUp(image, run);
+        }
+      } catch (error) {
+        failure ??= { error };
+        await giveUp(image, run, error);
+      }
     }
-  }
-  if (failure !== undefined) throw failure.error;
+    if (failure !== undefined) throw failure.error;
+  });
 }
 
 /** Where one caller gave up but another wrote to the same clusters, the guest keeps its old bytes. */
@@ -401,21 +403,26 @@ async function restoreAbandoned(image: Qcow2Image, run: PendingRun): Promise<voi
   }
 }
 
-/** Frees what was allocated for a run. The lock is held. */
-async function giveUp(image: Qcow2Image, run: PendingRun): Promise<void> {
-  if (!image.pending.all.includes(run)) return;
+/** Frees what was allocated for a run that is not linked. The lock is held. */
+async function giveUp(image: Qcow2Image, run: PendingRun, error?: unknown): Promise<void> {
+  if (!image.pending.has(run)) return;
   image.pending.remove(run);
   if (run.fresh && !image.hasDataFile && !image.broken) {
     await image.refcounts.free(run.host, run.length, "never");
   }
-  run.settle();
+  run.settle(error);
 }
 
 /** Lets the L2 entries of a run point to its clusters. The lock is held. */
-async function linkRun(image: Qcow2Image, run: PendingRun): Promise<void> {
-  const old = await linkClusters(image, run, run.ranges);
+async function linkRun(
+  image: Qcow2Image,
+  run: PendingRun,
+  ranges: readonly PendingRange[] = run.ranges,
+): Promise<void> {
+  const old = await linkClusters(image, run, ranges);
   image.pending.remove(run);
   if (run.fresh) await freeEntries(image, old, "never");
+  run.settle();
 }
 
 /**
@@ -510,10 +517,7 @@ export async function preallocateGuest(
   await image.lock.run(async () => {
     for (const { run } of pieces) {
       if (run === undefined) continue;
-      const old = await linkClusters(image, run, []);
-      image.pending.remove(run);
-      if (run.fresh) await freeEntries(image, old, "never");
-      run.settle();
+      await linkRun(image, run, []);
     }
   });
   return {
