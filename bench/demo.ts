@@ -75,8 +75,8 @@ export async function runDemo(options: DemoOptions): Promise<void> {
     // Progress without a terminal is one line written over and over; its end says enough.
     const shown = text.replaceAll(/[^\r\n]*\r(?!\n)(?=[^\n])/g, "").trimEnd().split("\n");
     if (text !== "") say(`${shown.slice(0, lines).join("\n")}\n`);
-    if (shown.length > lines) say(dim(`… and ${shown.length - lines} lines more\n`));
-    say(dim(`(${((performance.now() - started) / 1000).toFixed(2)} s)\n`));
+    if (shown.length > lines) say(`${dim(`… and ${shown.length - lines} lines more`)}\n`);
+    say(`${dim(`(${((performance.now() - started) / 1000).toFixed(2)} s)`)}\n`);
   };
   const progress = options.terminal ? "--progress=bar" : "-p";
 
