@@ -1,6 +1,17 @@
-import type { CacheMode } from "../block/mode.ts";
-import type { ImageReference } from "../graph/open.ts";
+/**
+ * Comparing the content of two images. Command-line reference, section 12.2.
+ *
+ * @module
+ */
+import { ImageError, reasonText } from "../block/error.ts";
+import { type CacheMode, READ_ONLY } from "../block/mode.ts";
+import type { BlockNode } from "../block/node.ts";
+import { filesOf } from "../graph/identity.ts";
+import { type ImageReference, openImage } from "../graph/open.ts";
 import type { Environment } from "../graph/environment.ts";
+import { type ComparisonOptions, findData, findDifference, type Side } from "./copy/comparison.ts";
+import { Pace } from "./copy/pace.ts";
+import { InlinePool, threadLimit, WorkerPool } from "./copy/pool.ts";
 import type { Progress } from "./progress.ts";
 
 /** How to compare. */
@@ -28,19 +39,87 @@ export type CompareResult =
 export class CompareError extends Error {
   /** 2, 3 or 4. */
   readonly exitCode: number;
+  /** Lines printed below the message, without the program's name. */
+  readonly hint: string | undefined;
+
   /** With the message to print. */
   constructor(message: string, exitCode: number, cause?: unknown) {
     super(message, { cause });
     this.exitCode = exitCode;
+    this.hint = cause instanceof ImageError ? cause.hint : undefined;
   }
 }
 
-/** Compares the guest content of two images. */
-export function compareImages(
-  _left: ImageReference,
-  _right: ImageReference,
-  _options: CompareOptions,
-  _environment: Environment,
+/** From how many bytes in the files on, of the smaller image, other threads are worth their start. */
+const MUCH = 16 << 20;
+
+/**
+ * Compares the guest content of two images.
+ *
+ * @throws {CompareError} with the words and the exit code of the reference.
+ */
+export async function compareImages(
+  left: ImageReference,
+  right: ImageReference,
+  options: CompareOptions,
+  environment: Environment,
 ): Promise<CompareResult> {
-  throw new Error("in work");
+  await using a = await openSide(left, options, environment);
+  await using b = await openSide(right, options, environment);
+  const { strict = false, onProgress, onSizeMismatch } = options;
+  const [sizeA, sizeB] = [a.node.length, b.node.length];
+  const [end, total] = [Math.min(sizeA, sizeB), Math.max(sizeA, sizeB)];
+  onProgress?.(0, total);
+  if (strict && sizeA !== sizeB) return { kind: "size" };
+  const isMuch = Math.min(await hostBytes(a.node), await hostBytes(b.node)) >= MUCH;
+  await using pool = isMuch ? new WorkerPool(threadLimit(Infinity), 0) : new InlinePool(0);
+  const how: ComparisonOptions = {
+    pool,
+    pace: new Pace(environment.signal),
+    strict,
+    onProgress: (offset) => onProgress?.(offset / total, total),
+  };
+  const found = await findDifference(a, b, end, how);
+  if (found !== undefined) return { ...found, sizesDiffer: false };
+  const sizesDiffer = sizeA !== sizeB;
+  if (sizesDiffer) {
+    onSizeMismatch?.();
+    const offset = await findData(sizeA > sizeB ? a : b, end, how);
+    if (offset >= 0) return { kind: "content", offset, sizesDiffer };
+  }
+  return { kind: "identical", sizesDiffer };
+}
+
+async function openSide(
+  image: ImageReference,
+  { cache = READ_ONLY.cache, forceShare = false }: CompareOptions,
+  environment: Environment,
+): Promise<Side & AsyncDisposable> {
+  const { filename } = image;
+  let node: BlockNode;
+  try {
+    node = await openImage(image, { ...READ_ONLY, cache, forceShare }, environment);
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    throw new CompareError(error.message, 2, error);
+  }
+  return {
+    node,
+    statusError: (error) =>
+      new CompareError(`Sector allocation test failed for ${filename}`, 3, error),
+    readError: (error, offset) =>
+      new CompareError(
+        `Error while reading offset ${offset} of ${filename}: ${reasonText(error)}`,
+        4,
+        error,
+      ),
+    [Symbol.asyncDispose]: () => node[Symbol.asyncDispose](),
+  };
+}
+
+/** What an image and all that it is in front of take in their files. */
+async function hostBytes(node: BlockNode): Promise<number> {
+  let sum = 0;
+  for (const file of filesOf(node)) sum += await file.allocatedSize() ?? 0;
+  return sum;
 }

@@ -1,0 +1,264 @@
+/**
+ * What is to be copied or compared: where its bytes lie, and how to read them.
+ *
+ * @module
+ */
+import { ImageError, reasonText } from "../../block/error.ts";
+import type { BlockNode, Extent } from "../../block/node.ts";
+import type { PackedRun } from "../../block/plan.ts";
+import { alignUp } from "../../bytes/align.ts";
+
+const SECTOR = 512;
+
+/** Where a run of bytes can be had. All in bytes. */
+export type Place =
+  /** Nowhere: zeros. */
+  | { readonly kind: "zero"; readonly length: number }
+  /** In a file, plainly. */
+  | {
+    readonly kind: "plain";
+    readonly length: number;
+    readonly file: BlockNode;
+    readonly offset: number;
+  }
+  /** In a compressed cluster. */
+  | { readonly kind: "packed"; readonly length: number; readonly run: PackedRun }
+  /** Only from the node. */
+  | { readonly kind: "node"; readonly length: number };
+
+/** A run of a source with one state. */
+export interface Stretch {
+  /** First byte. */
+  readonly offset: number;
+  /** Bytes, a multiple of 512. */
+  readonly length: number;
+  /** `hidden`: what lies behind is not to be looked at, and this level has nothing. */
+  readonly kind: "data" | "zero" | "hidden";
+  /** Where the data are. */
+  readonly place: Place;
+  /** What the first level that knows anything says; `undefined` if none does. */
+  readonly extent: Extent | undefined;
+  /** Where the state really ends, which `length` rounds. */
+  readonly end: number;
+}
+
+/** How {@linkcode Source} sees its images. */
+export interface SourceOptions {
+  /** Stretches end where the state does, and not at the image's clusters or the file's alignment. */
+  readonly exact?: boolean;
+  /**
+   * Set when the copy gets a backing file of this many bytes: only what the top image holds counts. What
+   * reads as zeros behind the backing file's end need not be stored either.
+   */
+  readonly overBacking?: number | undefined;
+  /** What cannot be read becomes zeros; called with the words of a warning. */
+  readonly salvage?: ((warning: string) => void) | undefined;
+}
+
+interface Segment {
+  readonly node: BlockNode;
+  readonly start: number;
+  readonly end: number;
+  /** Stretches end on multiples of this, counted from the segment's begin. */
+  readonly alignment: number;
+}
+
+/** Images one behind the other, as one run of bytes. */
+export class Source {
+  /** Bytes. */
+  readonly length: number;
+  readonly #segments: readonly Segment[];
+  readonly #options: SourceOptions;
+  #segment = 0;
+  #stretch: Stretch | undefined;
+
+  /** The images `nodes`, which stay the caller's. */
+  constructor(nodes: readonly BlockNode[], options: SourceOptions = {}) {
+    let start = 0;
+    this.#segments = nodes.map((node) => {
+      const { requestAlignment, clusterSize } = node.limits;
+      const alignment = options.exact ? SECTOR : Math.max(requestAlignment, clusterSize, SECTOR);
+      const segment = { node, start, end: start + node.length, alignment };
+      start = segment.end;
+      return segment;
+    });
+    this.length = start;
+    this.#options = options;
+  }
+
+  /**
+   * The run with one state at `offset`, which is a multiple of 512 before the end. Cheap where offsets
+   * only grow.
+   *
+   * @throws {ImageError} `error while reading block status at offset …`
+   */
+  async stretchAt(offset: number): Promise<Stretch> {
+    const known = this.#stretch;
+    if (known === undefined || offset < known.offset || offset >= known.offset + known.length) {
+      const found = await this.#find(offset);
+      this.#stretch = found;
+      return found;
+    }
+    if (offset === known.offset) return known;
+    const skip = offset - known.offset;
+    const length = known.length - skip;
+    return { ...known, offset, length, place: slicePlace(known.place, skip, length) };
+  }
+
+  /**
+   * Reads through the nodes.
+   *
+   * @throws {ImageError} `error while reading at byte <begin>: …`, unless in a salvage.
+   */
+  async read(offset: number, into: Uint8Array, begin: number = offset): Promise<void> {
+    try {
+      await this.#read(offset, into);
+    } catch (error) {
+      const { salvage } = this.#options;
+      if (salvage === undefined) throw readError(error, begin);
+      for (let at = 0; at < into.length; at += SECTOR) {
+        const sector = into.subarray(at, at + SECTOR);
+        try {
+          await this.#read(offset + at, sector);
+        } catch (error) {
+          salvage(`error while reading offset ${offset + at}: ${reasonText(error)}`);
+          sector.fill(0);
+        }
+      }
+    }
+  }
+
+  async #read(offset: number, into: Uint8Array): Promise<void> {
+    for (let at = 0; at < into.length;) {
+      const { node, start, end } = this.#segmentAt(offset + at);
+      const length = Math.min(into.length - at, end - offset - at);
+      await node.read(offset + at - start, into.subarray(at, at + length));
+      at += length;
+    }
+  }
+
+  #segmentAt(offset: number): Segment {
+    const segments = this.#segments;
+    if (offset < segments[this.#segment]!.start) this.#segment = 0;
+    // Empty images are passed over.
+    while (offset >= segments[this.#segment]!.end) this.#segment++;
+    return segments[this.#segment]!;
+  }
+
+  async #find(offset: number): Promise<Stretch> {
+    const { node, start, end, alignment } = this.#segmentAt(offset);
+    const { overBacking } = this.#options;
+    let limit = end - offset;
+    if (overBacking !== undefined && offset < overBacking) {
+      limit = Math.min(limit, overBacking - offset);
+    }
+    const extent = await this.#extent(node, offset - start, limit, offset);
+    let length = Math.min(alignUp(extent.length, SECTOR), limit);
+    const misaligned = (offset - start + length) % alignment;
+    if (length > misaligned) length -= misaligned;
+    const kind = extent.kind === "zero" && overBacking !== undefined && offset >= overBacking
+      ? "hidden"
+      : extent.kind;
+    const place = kind === "data" ? placeOf(extent.extent, length) : zeros(length);
+    const realEnd = offset + extent.length;
+    return { offset, length, kind, place, extent: extent.extent, end: realEnd };
+  }
+
+  /** The state of a node at its own `offset`; `position` is for messages. */
+  async #extent(
+    node: BlockNode,
+    offset: number,
+    limit: number,
+    position: number,
+  ): Promise<ChainExtent> {
+    const { overBacking, salvage } = this.#options;
+    for (let length = limit;;) {
+      try {
+        return await chainExtent(node, offset, length, overBacking !== undefined);
+      } catch (error) {
+        const warning = `error while reading block status at offset ${position}: ${
+          reasonText(error)
+        }`;
+        if (salvage === undefined) {
+          throw new ImageError(warning, {
+            errno: ImageError.from(error).errno,
+            file: node.filename,
+            cause: error,
+          });
+        }
+        if (length <= SECTOR) {
+          salvage(warning);
+          // Perhaps it can be read all the same.
+          return { length, kind: "data", extent: undefined };
+        }
+        length = Math.max(alignUp(Math.ceil(length / 4), SECTOR), SECTOR);
+      }
+    }
+  }
+}
+
+/** An extent of a chain of images. */
+interface ChainExtent {
+  readonly length: number;
+  readonly kind: Stretch["kind"];
+  readonly extent: Extent | undefined;
+}
+
+/** The state at `offset` of an image and, unless `topOnly`, of what it is in front of. */
+async function chainExtent(
+  top: BlockNode,
+  offset: number,
+  length: number,
+  topOnly: boolean,
+): Promise<ChainExtent> {
+  for (let node = top;;) {
+    const extent = await node.extent(offset, length);
+    ({ length } = extent);
+    if (extent.state !== "unallocated") {
+      const isZero = extent.state === "zero" || extent.hole === true;
+      return { length, kind: isZero ? "zero" : "data", extent };
+    }
+    const behind = node.backing?.node ?? null;
+    if (behind === null || offset >= behind.length) {
+      return { length, kind: "zero", extent: undefined };
+    }
+    length = Math.min(length, behind.length - offset);
+    if (topOnly) return { length, kind: "hidden", extent: undefined };
+    node = behind;
+  }
+}
+
+/** Zeros. */
+export function zeros(length: number): Place {
+  return { kind: "zero", length };
+}
+
+function placeOf(extent: Extent | undefined, length: number): Place {
+  if (extent?.packed !== undefined) return { kind: "packed", length, run: extent.packed };
+  if (extent?.file === undefined || extent.offset === undefined) return { kind: "node", length };
+  return { kind: "plain", length, file: extent.file, offset: extent.offset };
+}
+
+/** `length` bytes of a place from its byte `skip` on. */
+export function slicePlace(place: Place, skip: number, length: number): Place {
+  switch (place.kind) {
+    case "zero":
+    case "node":
+      return { kind: place.kind, length };
+    case "plain":
+      return { ...place, length, offset: place.offset + skip };
+    case "packed":
+      return { ...place, length, run: { ...place.run, skip: place.run.skip + skip } };
+  }
+}
+
+/** The words for a run that cannot be read; `begin` is what the reference would have read from. */
+export function readError(error: unknown, begin: number): ImageError {
+  const known = ImageError.from(error);
+  return new ImageError(`error while reading at byte ${begin}: ${reasonText(error)}`, {
+    errno: known.errno,
+    file: known.file,
+    field: known.field,
+    cause: error,
+  });
+}

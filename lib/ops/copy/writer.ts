@@ -1,0 +1,139 @@
+/**
+ * Writing to the target of a copy.
+ *
+ * @module
+ */
+import { ImageError, reasonText } from "../../block/error.ts";
+import type { BlockNode } from "../../block/node.ts";
+import type { PackTarget } from "../../block/plan.ts";
+
+/** The longest request for zeros, bytes: what the reference passes on at once. */
+const MOST_ZEROS = 2 ** 31 - 512;
+
+/** How {@linkcode Writer} writes. */
+export interface WriterOptions {
+  /** Zero writes may free space. */
+  readonly unmap: boolean;
+  /** Bytes a second, 0 for as many as possible. */
+  readonly rate: number;
+  /** Ends waiting for the rate. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Writes to a node, not faster than wanted, with the reference's words when it fails. */
+export class Writer {
+  /** What is written to. */
+  readonly target: BlockNode;
+  readonly #unmap: boolean;
+  readonly #limit: RateLimit | undefined;
+
+  /** A writer to `target`, which stays the caller's. */
+  constructor(target: BlockNode, { unmap, rate, signal }: WriterOptions) {
+    this.target = target;
+    this.#unmap = unmap;
+    this.#limit = rate > 0 ? new RateLimit(rate, signal) : undefined;
+  }
+
+  /**
+   * Writes data. `begin` is where the piece begins that they are from.
+   *
+   * @throws {ImageError} `error while writing at byte <begin>: …`
+   */
+  async data(offset: number, from: Uint8Array, begin: number): Promise<void> {
+    await this.#limit?.take(from.length);
+    try {
+      await this.target.write(offset, from);
+    } catch (error) {
+      throw writeError(error, begin);
+    }
+  }
+
+  /**
+   * Makes a range read as zeros.
+   *
+   * @throws {ImageError} `error while writing at byte <begin>: …`
+   */
+  async zeros(offset: number, length: number, begin: number): Promise<void> {
+    for (let at = 0; at < length; at += MOST_ZEROS) {
+      const count = Math.min(MOST_ZEROS, length - at);
+      await this.#limit?.take(count);
+      try {
+        await this.target.writeZeroes(offset + at, count, { unmap: this.#unmap });
+      } catch (error) {
+        throw writeError(error, begin);
+      }
+    }
+  }
+
+  /**
+   * Stores a compressed cluster of `size` guest bytes.
+   *
+   * @throws {ImageError} `error while writing at byte <offset>: …`
+   */
+  async packed(
+    packer: PackTarget,
+    offset: number,
+    size: number,
+    packed: Uint8Array,
+  ): Promise<void> {
+    await this.#limit?.take(size);
+    try {
+      await packer.writePacked(offset, packed);
+    } catch (error) {
+      throw writeError(error, offset);
+    }
+  }
+
+  /** Waits until `length` more bytes may be written by other means. */
+  async reserve(length: number): Promise<void> {
+    await this.#limit?.take(length);
+  }
+}
+
+/** Lets a number of bytes a second pass, and a tenth of a second's worth at once after a pause. */
+class RateLimit {
+  readonly #rate: number;
+  readonly #signal: AbortSignal | undefined;
+  /** When all that has passed will be paid for, in milliseconds. */
+  #settled = -Infinity;
+
+  constructor(rate: number, signal: AbortSignal | undefined) {
+    this.#rate = rate;
+    this.#signal = signal;
+  }
+
+  async take(bytes: number): Promise<void> {
+    const credit = 100;
+    const now = performance.now();
+    this.#settled = Math.max(this.#settled, now - credit);
+    if (this.#settled > now) await delay(this.#settled - now, this.#signal);
+    this.#settled += bytes / this.#rate * 1000;
+  }
+}
+
+/** Waits some milliseconds; an abort ends it early with the signal's reason. */
+function delay(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = () => {
+      clearTimeout(timer);
+      reject(signal!.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", abort);
+      resolve();
+    }, milliseconds);
+    signal?.addEventListener("abort", abort, { once: true });
+    if (signal?.aborted) abort();
+  });
+}
+
+/** The words for a failed write; `begin` is what the reference would have written from. */
+export function writeError(error: unknown, begin: number): ImageError {
+  const known = ImageError.from(error);
+  return new ImageError(`error while writing at byte ${begin}: ${reasonText(error)}`, {
+    errno: known.errno,
+    file: known.file,
+    field: known.field,
+    cause: error,
+  });
+}
