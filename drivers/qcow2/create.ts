@@ -76,9 +76,15 @@ export async function formatImage(
   }
   if (parameters.backingFile !== "") await assignBacking(image, parameters);
   await flushImage(image);
+  if (context.mode.cache.noFlush) return;
+  await file.flush();
+  await dataFile?.flush();
 }
 
-/** Everything is allowed to the one who makes an image. */
+/**
+ * Everything is allowed to the one who makes an image. Nothing is flushed
+ * before its end: what a crash leaves is no image anyway.
+ */
 function creating(context: DriverContext): DriverContext {
   return {
     filename: context.filename,
@@ -89,6 +95,7 @@ function creating(context: DriverContext): DriverContext {
       checking: false,
       noBacking: true,
       resizing: true,
+      cache: { ...context.mode.cache, noFlush: true },
     },
     untrusted: false,
     report: (line) => context.report(line),

@@ -144,8 +144,8 @@ const EDGES: readonly Options[] = [
   })),
   ...["1", "2", "4", "8", "32", "64"].flatMap((refcount_bits) => [
     { size: "1G", cluster_size: "512", refcount_bits },
-    { size: "20M", cluster_size: "512", refcount_bits, preallocation: "metadata" },
-    { size: "20M", cluster_size: "512", refcount_bits, preallocation: "falloc" },
+    { size: "5M", cluster_size: "512", refcount_bits, preallocation: "metadata" },
+    { size: "5M", cluster_size: "512", refcount_bits, preallocation: "falloc" },
     { size: "3M", refcount_bits, preallocation: "full" },
   ]),
   ...["16k", "64k", "2M"].flatMap((cluster_size) => [
