@@ -1,4 +1,4 @@
-import { type MapEntry, mapImage } from "../ops/map.ts";
+import { mapBatches, type MapEntry } from "../ops/map.ts";
 import { type Command, CommandError, defineCommand } from "./_command.ts";
 import { hexNumber } from "./_format.ts";
 import {
@@ -46,34 +46,36 @@ export const map: Command = defineCommand({
   async run(ctx) {
     const { format, output = "human", start, length, forceShare } = ctx.options;
     const filename = onlyImage(ctx.operands);
-    const entries = mapImage(
+    const batches = mapBatches(
       { filename, format },
       { start, length, forceShare },
       environmentOf(ctx, ctx.options.untrusted),
     );
     if (output === "human") {
-      await printTable(entries, ctx.out);
+      await printTable(batches, ctx.out);
     } else {
-      await printArray(entries, ctx.out);
+      await printArray(batches, ctx.out);
     }
     return 0;
   },
 });
 
-async function printTable(
-  entries: AsyncIterable<MapEntry>,
-  out: (text: string) => void,
-): Promise<void> {
+/** Entries come in batches: there may be a hundred thousand, and each by itself would take longer. */
+type Batches = AsyncIterable<readonly MapEntry[]>;
+
+async function printTable(batches: Batches, out: (text: string) => void): Promise<void> {
   // The heading waits for the first entry: an image that cannot be opened prints nothing.
-  let first = true;
-  for await (const entry of entries) {
-    if (first) out(row("Offset", "Length", "Mapped to", "File"));
-    first = false;
-    if (!entry.data || entry.zero) continue;
-    if (entry.offset === undefined || entry.file === undefined) {
-      throw new CommandError("File contains external, encrypted or compressed clusters.");
+  let heading = row("Offset", "Length", "Mapped to", "File");
+  for await (const batch of batches) {
+    out(heading);
+    heading = "";
+    for (const { start, length, zero, data, offset, file } of batch) {
+      if (!data || zero) continue;
+      if (offset === undefined || file === undefined) {
+        throw new CommandError("File contains external, encrypted or compressed clusters.");
+      }
+      out(row(...[start, length, offset].map(hexNumber), file));
     }
-    out(row(...[entry.start, entry.length, entry.offset].map(hexNumber), entry.file));
   }
 }
 
@@ -81,18 +83,18 @@ function row(...cells: readonly string[]): string {
   return cells.map((cell, i) => i < cells.length - 1 ? cell.padEnd(COLUMN) : cell).join("") + "\n";
 }
 
-async function printArray(
-  entries: AsyncIterable<MapEntry>,
-  out: (text: string) => void,
-): Promise<void> {
+async function printArray(batches: Batches, out: (text: string) => void): Promise<void> {
   let separator = "[";
-  for await (const { start, length, depth, present, zero, data, compressed, offset } of entries) {
-    out(
-      `${separator}{ "start": ${start}, "length": ${length}, "depth": ${depth}, ` +
+  for await (const batch of batches) {
+    let text = "";
+    for (const { start, length, depth, present, zero, data, compressed, offset } of batch) {
+      const place = offset === undefined ? "" : `, "offset": ${offset}`;
+      text += `${separator}{ "start": ${start}, "length": ${length}, "depth": ${depth}, ` +
         `"present": ${present}, "zero": ${zero}, "data": ${data}, "compressed": ${compressed}` +
-        `${offset === undefined ? "" : `, "offset": ${offset}`}}`,
-    );
-    separator = ",\n";
+        `${place}}`;
+      separator = ",\n";
+    }
+    out(text);
   }
   out("]\n");
 }

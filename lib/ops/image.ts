@@ -142,7 +142,7 @@ export class Image implements AsyncDisposable {
    */
   async *extents(range: ByteRange = {}): AsyncIterableIterator<MapEntry> {
     const { start, end } = this.#clamped(range);
-    yield* mapNode(this.#node, start, end);
+    for await (const batch of mapNode(this.#node, start, end)) yield* batch;
   }
 
   /**

@@ -51,39 +51,74 @@ export async function* mapImage(
   options: MapOptions = {},
   environment: Environment = QUIET,
 ): AsyncGenerator<MapEntry, void, undefined> {
+  for await (const batch of mapBatches(image, options, environment)) yield* batch;
+}
+
+/**
+ * The same in batches of some hundred entries, for who has an eye on speed: to hand over each by itself
+ * takes as long as to find it.
+ *
+ * @throws {ImageError} as {@linkcode mapImage} does.
+ */
+export async function* mapBatches(
+  image: ImageReference,
+  options: MapOptions = {},
+  environment: Environment = QUIET,
+): AsyncGenerator<readonly MapEntry[], void, undefined> {
   const { start = 0, length = Infinity, forceShare = false } = options;
   await using top = await openImage(image, { ...READ_ONLY, forceShare }, environment);
   const end = Math.min(start + length, top.length);
-  let isEmpty = true;
-  for await (const entry of mapNode(top, start, end, environment.signal)) {
-    isEmpty = false;
-    yield entry;
-  }
-  if (isEmpty) yield nothing(start);
+  if (start >= end) yield [nothing(start)];
+  else yield* mapNode(top, start, end, environment.signal);
 }
 
-/** The same for a part of an open image, without an entry for nothing. */
+/** The batches of a part of an open image. An empty part has none. */
 export async function* mapNode(
   top: BlockNode,
   start: number,
   end: number,
   signal?: AbortSignal,
-): AsyncGenerator<MapEntry, void, undefined> {
+): AsyncGenerator<readonly MapEntry[], void, undefined> {
   const levels = chainOf(top);
-  let current: MutableEntry | undefined;
+  let batch: MutableEntry[] = [];
+  let last: MutableEntry | undefined;
   for (let at = start; at < end;) {
-    signal?.throwIfAborted();
-    const next = await entryAt(levels, at, end - at);
-    at += next.length;
-    if (current === undefined) current = next;
-    else if (continues(current, next)) current.length += next.length;
-    else {
-      yield current;
-      current = next;
+    // The first level that knows anything of it answers. One await a level: this is all the work there is.
+    let length = end - at;
+    let next: MutableEntry | undefined;
+    for (let depth = 0; next === undefined; depth++) {
+      let extent: Extent;
+      try {
+        extent = await levels[depth]!.extent(at, length);
+      } catch (error) {
+        throw unreadable(error, levels[depth]!);
+      }
+      length = extent.length;
+      const behind = levels[depth + 1];
+      if (extent.state !== "unallocated") next = entryOf(extent, at, depth);
+      else if (behind === undefined || at >= behind.length) {
+        // Not allocated anywhere, or behind the end of the next level.
+        next = { ...nothing(at), length, depth, zero: true };
+      } else length = Math.min(length, behind.length - at);
     }
+    at += next.length;
+    if (last !== undefined && continues(last, next)) {
+      last.length += next.length;
+      continue;
+    }
+    if (batch.length >= BATCH) {
+      signal?.throwIfAborted();
+      yield batch;
+      batch = [];
+    }
+    batch.push(next);
+    last = next;
   }
-  if (current !== undefined) yield current;
+  if (batch.length > 0) yield batch;
 }
+
+/** Entries of a batch at most. */
+const BATCH = 512;
 
 type MutableEntry = { -readonly [K in keyof MapEntry]: MapEntry[K] };
 
@@ -107,35 +142,12 @@ function chainOf(top: BlockNode): BlockNode[] {
   return levels;
 }
 
-/** The run at `start`, of at most `length` bytes, as the first level sees it that knows anything of it. */
-async function entryAt(
-  levels: readonly BlockNode[],
-  start: number,
-  length: number,
-): Promise<MutableEntry> {
-  for (let depth = 0;; depth++) {
-    const extent = await extentOf(levels[depth]!, start, length);
-    ({ length } = extent);
-    if (extent.state !== "unallocated") return entryOf(extent, start, depth);
-    const behind = levels[depth + 1];
-    // Not allocated anywhere, or behind the end of the next level.
-    if (behind === undefined || start >= behind.length) {
-      return { ...nothing(start), length, depth, zero: true };
-    }
-    length = Math.min(length, behind.length - start);
-  }
-}
-
-async function extentOf(node: BlockNode, start: number, length: number): Promise<Extent> {
-  try {
-    return await node.extent(start, length);
-  } catch (error) {
-    throw new ImageError(`Could not read file metadata: ${reasonText(error)}`, {
-      errno: ImageError.from(error).errno,
-      file: node.filename,
-      cause: error,
-    });
-  }
+function unreadable(error: unknown, { filename }: BlockNode): ImageError {
+  return new ImageError(`Could not read file metadata: ${reasonText(error)}`, {
+    errno: ImageError.from(error).errno,
+    file: filename,
+    cause: error,
+  });
 }
 
 function entryOf(extent: Extent, start: number, depth: number): MutableEntry {
