@@ -89,9 +89,7 @@ async function repairRefcounts(
   if (result.leaks === 0 && result.corruptions === 0) return compared;
   Object.assign(result, before);
   const repairs = { leaks: run.fixLeaks, errors: run.fixErrors };
-  const repaired = await adoptRefcounts(run, counts, repairs);
-  await image.refcounts.write();
-  return repaired;
+  return await adoptRefcounts(run, counts, repairs);
 }
 
 /** What the new structure made of the old one's damage: references are counted again and compared. */
@@ -99,7 +97,7 @@ async function rebuildAndRecount(
   run: CheckRun,
   counts: ReferenceCounts,
 ): Promise<ComparedRefcounts> {
-  const { image, result } = run;
+  const { result } = run;
   const before = { ...result };
   run.report("Rebuilding refcount structure");
   await rebuildRefcounts(run, counts);
@@ -117,7 +115,6 @@ async function rebuildAndRecount(
   // The leaks that come up now are the old structure: nothing that the user had in his image.
   const recounted = { ...result };
   const compared = await adoptRefcounts(run, counts, { leaks: true, errors: false });
-  await image.refcounts.write();
   if (run.rebuild) run.report("ERROR rebuilt refcount structure is still broken");
   Object.assign(result, recounted);
   result.corruptionsFixed += Math.max(before.corruptions - result.corruptions, 0);

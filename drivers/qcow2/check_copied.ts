@@ -14,6 +14,8 @@ import type { ReferenceCounts } from "./reference_counts.ts";
 import { StoredRefcounts } from "./stored_refcounts.ts";
 import { COMPRESSED_HIGH, COPIED_HIGH, EntryTable } from "./table.ts";
 
+/** Stands for all higher refcounts, too. */
+const SATURATED = 0xffff;
 const OFFSET_HIGH = 0x00ffffff;
 const OFFSET_LOW = 0xfffffe00;
 
@@ -75,7 +77,7 @@ class CopiedFlags {
     if (this.#unreadable.has(Math.floor(cluster / this.#stored.perBlock))) return undefined;
     if (cluster < this.#refcounts.length) {
       const refcount = this.#refcounts.get(cluster);
-      if (refcount <= 1) return BigInt(refcount);
+      if (refcount < SATURATED) return BigInt(refcount);
     }
     return await this.#stored.get(cluster);
   }

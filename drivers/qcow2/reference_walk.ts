@@ -151,10 +151,11 @@ export class ReferenceWalk {
     if (image.hasDataFile && entries.length > 0) {
       this.run.corruption(`ERROR ${entries.length} snapshots in image with data file`);
     }
-    for (const { id, name, l1Offset, l1Size } of entries) {
-      if (l1Offset % image.geometry.clusterSize !== 0) {
+    const clusterSize = BigInt(image.geometry.clusterSize);
+    for (const { id, name, storedL1Offset, l1Offset, l1Size } of entries) {
+      if (storedL1Offset % clusterSize !== 0n) {
         this.run.corruption(
-          `ERROR snapshot ${id} (${name}) l1_offset=0x${hex(l1Offset)}: ` +
+          `ERROR snapshot ${id} (${name}) l1_offset=0x${hex(storedL1Offset)}: ` +
             "L1 table is not cluster aligned; snapshot table entry corrupted",
         );
       } else if (l1Size > MAX_L1_BYTES / 8) {

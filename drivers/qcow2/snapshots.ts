@@ -21,12 +21,16 @@ const KNOWN_EXTRA = 24;
 export const MAX_EXTRA = 1024;
 /** Largest table, bytes. */
 export const MAX_SNAPSHOT_TABLE_BYTES = 64 * 1024 * 1024;
+/** How far into the file a table may reach with `repair`, when it may hold more than is kept of it. */
+const MAX_REACH = 2 ** 31 - 1;
 /** An instruction count that was not recorded. */
 const NO_ICOUNT = 0xffff_ffff_ffff_ffffn;
 
 /** An entry of the snapshot table. */
 export interface Snapshot extends SnapshotInfo {
-  /** Where its L1 table lies, bytes, as stored: neither checked nor, above 2^53, exact. */
+  /** Where its L1 table lies, bytes, as stored, not checked. */
+  readonly storedL1Offset: bigint;
+  /** The same, but above 2^53 not exact. */
   readonly l1Offset: number;
   /** Entries of its L1 table, as stored, not checked. */
   readonly l1Size: number;
@@ -85,29 +89,32 @@ export async function readSnapshotTable(
     : MAX_SNAPSHOT_TABLE_BYTES;
   const entries: Snapshot[] = [];
   let size = 0;
+  // What the table would take without the extra data that is cut off.
+  let keptSize = 0;
   let extraDropped = 0;
   for (let index = 0; index < count; index++) {
     const start = alignEntry(size);
     const at = header.snapshotsOffset + start;
     const fixed = await readView(file, at, FIXED);
     const extraSize = fixed.getUint32(36);
-    const tooMuchExtra = extraSize > MAX_EXTRA;
-    if (tooMuchExtra && !repair) {
-      throw new ImageError(`Too much extra metadata in snapshot table entry ${index}`, {
-        errno: "EFBIG",
-        file: context.filename,
-        field: `snapshot table entry ${index}`,
-        hint: "You can force-remove this extra metadata with qemu-img check -r all",
-      });
-    }
-    if (tooMuchExtra) {
+    if (extraSize > MAX_EXTRA) {
+      if (!repair) {
+        throw new ImageError(`Too much extra metadata in snapshot table entry ${index}`, {
+          errno: "EFBIG",
+          file: context.filename,
+          field: `snapshot table entry ${index}`,
+          hint: "You can force-remove this extra metadata with qemu-img check -r all",
+        });
+      }
       context.report(
         `Discarding too much extra metadata in snapshot table entry ${index} (${extraSize} > ${MAX_EXTRA})`,
       );
       extraDropped++;
     }
-    const end = start + FIXED + extraSize + fixed.getUint16(12) + fixed.getUint16(14);
-    if (end > limit) {
+    const names = fixed.getUint16(12) + fixed.getUint16(14);
+    const end = start + FIXED + extraSize + names;
+    const keptEnd = alignEntry(keptSize) + FIXED + Math.min(extraSize, MAX_EXTRA) + names;
+    if (keptEnd > limit || end > MAX_REACH) {
       const discarded = count - index;
       if (!repair) {
         throw new ImageError("Snapshot table is too big", {
@@ -123,6 +130,7 @@ export async function readSnapshotTable(
     }
     entries.push(await readEntry(source, fixed, at));
     size = end;
+    keptSize = keptEnd;
   }
   return { entries, size, discarded: 0, extraDropped };
 }
@@ -139,16 +147,16 @@ async function readEntry(
   const names = await readView(file, at + FIXED + stored, idLength + fixed.getUint16(14));
   const idBytes = new Uint8Array(names.buffer, 0, idLength);
   const nameBytes = new Uint8Array(names.buffer, idLength);
-  const decoder = new TextDecoder();
   const icount = extraSize >= 24 ? extra.getBigUint64(16) : NO_ICOUNT;
   return {
-    id: decoder.decode(idBytes),
-    name: decoder.decode(nameBytes),
+    id: decodeString(idBytes),
+    name: decodeString(nameBytes),
     dateSeconds: fixed.getUint32(16),
     dateNanoseconds: fixed.getUint32(20),
     vmClock: fixed.getBigUint64(24),
     vmStateSize: extraSize >= 8 ? Number(extra.getBigUint64(0)) : fixed.getUint32(32),
     ...(icount === NO_ICOUNT ? {} : { icount }),
+    storedL1Offset: fixed.getBigUint64(0),
     l1Offset: Number(fixed.getBigUint64(0)),
     l1Size: fixed.getUint32(8),
     diskSize: extraSize >= 16 ? Number(extra.getBigUint64(8)) : header.size,
@@ -157,6 +165,12 @@ async function readEntry(
     idBytes,
     nameBytes,
   };
+}
+
+/** Ids and names are not supposed to hold a NUL; where they do, nobody sees more of them. */
+function decodeString(bytes: Uint8Array): string {
+  const end = bytes.indexOf(0);
+  return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end));
 }
 
 async function readView(file: BlockNode, offset: number, length: number): Promise<DataView> {
@@ -180,7 +194,7 @@ export function encodeSnapshotTable(entries: readonly Snapshot[]): Uint8Array<Ar
     at = alignEntry(at);
     const extraSize = Math.max(KNOWN_EXTRA, entry.extraSize);
     const state = BigInt(entry.vmStateSize);
-    view.setBigUint64(at, BigInt(entry.l1Offset));
+    view.setBigUint64(at, entry.storedL1Offset);
     view.setUint32(at + 8, entry.l1Size);
     view.setUint16(at + 12, entry.idBytes.length);
     view.setUint16(at + 14, entry.nameBytes.length);

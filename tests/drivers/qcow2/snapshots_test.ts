@@ -71,6 +71,7 @@ Deno.test("readSnapshotTable() reads the entry of the reference's example", asyn
     vmClock: 0n,
     vmStateSize: 0,
     icount: 0n,
+    storedL1Offset: 0x7000n,
     l1Offset: 0x7000,
     l1Size: 1,
     diskSize: 1048576,
