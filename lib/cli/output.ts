@@ -27,6 +27,8 @@ export interface ByteWriter {
 /** Text that may be held back, in characters. */
 const HELD = 1 << 15;
 
+const DEFAULT_COLUMNS = 80;
+
 const encoder = new TextEncoder();
 
 /**
@@ -55,9 +57,10 @@ export class StreamOutput implements Output {
 
   get columns(): number {
     try {
-      return Deno.consoleSize().columns;
+      // Some terminals do not know their size and say 0.
+      return Deno.consoleSize().columns || DEFAULT_COLUMNS;
     } catch {
-      return 80;
+      return DEFAULT_COLUMNS;
     }
   }
 

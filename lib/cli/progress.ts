@@ -39,8 +39,12 @@ export function startProgress(settings: ProgressSettings, host: ProgressHost): P
     ? statusDisplay(host)
     : percentDisplay(steps, host);
   let ended = false;
+  let total: number | undefined;
   return {
-    report: (fraction, totalBytes) => display.show(fraction * 100, totalBytes),
+    report(fraction, totalBytes) {
+      total = totalBytes ?? total;
+      display.show(fraction * 100, total);
+    },
     [Symbol.dispose]() {
       if (!ended) display.end();
       ended = true;
@@ -94,9 +98,11 @@ function statusDisplay(host: ProgressHost): Display {
 /** One object a line on standard error, for programs. Times in seconds. */
 function jsonDisplay(steps: Stepper, { stderr, now }: ProgressHost): Display {
   const start = now();
+  let shown: number | undefined;
   return {
     show(percent, totalBytes) {
-      if (!steps.passes(percent)) return;
+      if (!steps.passes(percent) || percent === shown) return;
+      shown = percent;
       const elapsed = (now() - start) / 1000;
       stderr.write(
         JSON.stringify({

@@ -197,11 +197,10 @@ export const convert: Command = defineCommand({
       },
       sourceCache: sourceMode,
       get targetCache() {
-        // A wrong name is found when the target is opened, after the sources.
+        // A wrong name is found when the target's turn comes, after the sources.
         return cacheMode(targetCache);
       },
     }, environmentOf(ctx, ctx.options.untrusted));
-    progress.report(1);
     return 0;
   },
 });

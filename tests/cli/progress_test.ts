@@ -83,7 +83,7 @@ Deno.test("progress: with -p a signal is not answered", () => {
 });
 
 Deno.test("progress: json is one object a line on standard error", () => {
-  const { stdout, stderr } = show({ style: "json", step: 1 }, [0, 0.5, 0.501, 1], {
+  const { stdout, stderr } = show({ style: "json", step: 1 }, [0, 0.5, 0.501, 1, 1], {
     totalBytes: 10,
   });
   assertEquals(stdout, "");

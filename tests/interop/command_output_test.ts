@@ -143,7 +143,7 @@ const COMMAND_LINES: readonly string[] = [
   "convert a.raw new",
   "convert -p small.raw new",
   "convert -p nowhere new",
-  "convert -p -t zork small.raw new",
+  "convert -p -n -t zork small.raw a.raw",
   "convert -t zork nowhere new",
   "convert -O zork small.raw new",
   "convert -p -q small.raw new",
