@@ -93,7 +93,7 @@ export class Qcow2Image {
   /** Told of every guest range before it is written, zeroed or discarded (dirty bitmaps). */
   guestWrite: ((offset: number, length: number) => void) | undefined;
   /** Whether more clusters are in use than the file has space for; `undefined` until somebody asks. */
-  reservedSpace: Promise<boolean> | undefined;
+  reservedSpace: Promise<boolean> | boolean | undefined;
   /** Set by a fatal corruption: all further requests fail. */
   broken = false;
   /** A corruption was reported; further ones are not. */

@@ -290,12 +290,30 @@ function place(table: L2Table, index: number): string {
  *
  * @throws {ImageError} as {@linkcode findRun}.
  */
-export async function extentAt(
-  image: Qcow2Image,
-  offset: number,
-  length: number,
-): Promise<Extent> {
+export function extentAt(image: Qcow2Image, offset: number, length: number): Promise<Extent> {
+  // Images have hundreds of thousands of runs: where nothing has to be waited for there is one promise.
+  const run = runNow(image, offset, length);
+  // A run that ends with its table may go on in the next one.
+  if (run !== undefined && (offset + run.length) % image.geometry.l2Span !== 0) {
+    const extent = extentOf(image, offset, run);
+    if (extent.state !== "data" || extent.compressed || image.reservedSpace === false) {
+      return Promise.resolve(extent);
+    }
+  }
+  return extentLater(image, offset, length);
+}
+
+async function extentLater(image: Qcow2Image, offset: number, length: number): Promise<Extent> {
   const run = await findRun(image, offset, length);
+  const extent = extentOf(image, offset, run);
+  if (extent.state !== "data" || extent.compressed) return extent;
+  image.reservedSpace ??= countReserved(image);
+  image.reservedSpace = await image.reservedSpace;
+  if (!image.reservedSpace) return extent;
+  return { ...extent, ...await hostHole(image.dataFile, run.host, run.length) };
+}
+
+function extentOf(image: Qcow2Image, offset: number, run: Run): Extent {
   if (run.state === "compressed") {
     const { clusterSize } = image.geometry;
     return {
@@ -312,31 +330,24 @@ export async function extentAt(
       },
     };
   }
-  const state = run.state === "data"
-    ? "data"
-    : run.state.startsWith("zero")
-    ? "zero"
-    : "unallocated";
-  if (run.host < 0) return { length: run.length, state, compressed: false };
-  const extent = {
-    length: run.length,
-    state,
-    compressed: false,
-    file: image.dataFile,
-    offset: run.host,
-  } as const;
-  if (state !== "data" || !await hasReservedSpace(image)) return extent;
-  return { ...extent, ...await hostHole(image.dataFile, run.host, run.length) };
+  const state = EXTENT_STATES[run.state];
+  return run.host < 0
+    ? { length: run.length, state, compressed: false }
+    : { length: run.length, state, compressed: false, file: image.dataFile, offset: run.host };
 }
+
+const EXTENT_STATES: Readonly<Record<Exclude<RunState, "compressed">, Extent["state"]>> = {
+  unallocated: "unallocated",
+  "unallocated-reserved": "unallocated",
+  zero: "zero",
+  "zero-reserved": "zero",
+  data: "data",
+};
 
 /**
  * Whether more clusters are in use than the file has space for: metadata was
- * preallocated, and what looks like data may be holes. Found out once.
+ * preallocated, and what looks like data may be holes.
  */
-function hasReservedSpace(image: Qcow2Image): Promise<boolean> {
-  return image.reservedSpace ??= countReserved(image);
-}
-
 async function countReserved(image: Qcow2Image): Promise<boolean> {
   const { file, refcounts, geometry: { clusterSize } } = image;
   const allocated = await file.allocatedSize();
