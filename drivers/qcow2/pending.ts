@@ -1,5 +1,5 @@
-/** A part of a pending run that one allocation is to fill. Offsets are bytes from the run's beginning. */
-export interface PendingRange {
+/** Bytes of a run that an allocation is to fill, from the run's beginning. */
+export interface RangeBounds {
   /** First byte that the caller writes. */
   readonly dataFrom: number;
   /** End of what the caller writes. */
@@ -8,8 +8,36 @@ export interface PendingRange {
   readonly from: number;
   /** End of the same: copy-on-write comes behind `dataTo`. */
   readonly to: number;
+}
+
+/** A part of a pending run that one allocation is to fill. */
+export class PendingRange implements RangeBounds {
+  readonly dataFrom: number;
+  readonly dataTo: number;
+  readonly from: number;
+  readonly to: number;
   /** How far the caller is. */
-  state: "open" | "published" | "abandoned";
+  state: "open" | "published" | "abandoned" = "open";
+  /** Resolves when the copy-on-write around the range is done: those who come later may write from then on. */
+  readonly prepared: Promise<void>;
+  readonly #prepared = Promise.withResolvers<void>();
+
+  /** A range that nothing was done for yet. */
+  constructor({ dataFrom, dataTo, from, to }: RangeBounds) {
+    this.dataFrom = dataFrom;
+    this.dataTo = dataTo;
+    this.from = from;
+    this.to = to;
+    this.prepared = this.#prepared.promise;
+    // Whoever meets the error throws it; that nobody else waits for it is fine.
+    this.prepared.catch(() => {});
+  }
+
+  /** Tells those who wait that the copy-on-write is done, or failed. The first call counts. */
+  prepare(error?: unknown): void {
+    if (error === undefined) this.#prepared.resolve();
+    else this.#prepared.reject(error);
+  }
 }
 
 /** Host clusters whose bytes are being written, and that no L2 entry names yet (or not as data). */
@@ -26,8 +54,6 @@ export class PendingRun {
   readonly fresh: boolean;
   /** Who fills it: more than one when requests meet in a cluster. */
   readonly ranges: PendingRange[] = [];
-  /** Resolves when the copy-on-write around the first range is done. */
-  prepared: Promise<void> = Promise.resolve();
   /** Resolves when the run is linked or given up. Rejects if that failed. */
   readonly settled: Promise<void>;
   readonly #settled = Promise.withResolvers<void>();
@@ -42,7 +68,6 @@ export class PendingRun {
     this.length = place.clusters * place.clusterSize;
     this.fresh = place.fresh;
     this.settled = this.#settled.promise;
-    // Whoever completes the run throws the error; that nobody else waits for it is fine.
     this.settled.catch(() => {});
   }
 

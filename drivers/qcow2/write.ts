@@ -13,7 +13,7 @@ import type { HostRange, Qcow2Image } from "./image.ts";
 import type { L2Table } from "./l2_tables.ts";
 import { markDirty } from "./lazy.ts";
 import { findRun, subclusterState } from "./mapping.ts";
-import { type PendingRange, PendingRun } from "./pending.ts";
+import { PendingRange, PendingRun, type RangeBounds } from "./pending.ts";
 import { subclusterBits } from "./subclusters.ts";
 import { COPIED_HIGH } from "./table.ts";
 
@@ -48,6 +48,8 @@ export async function allocateGuest(
   try {
     for (const piece of pieces) await prepare(image, piece);
   } catch (error) {
+    // Those who joined fail with it, in their own time.
+    for (const { range } of pieces) range?.prepare(error);
     await allocation.abandon();
     throw error;
   }
@@ -175,13 +177,12 @@ function joinRun(
   const dataTo = Math.min(dataFrom + length, run.length);
   const { subclusterSize, subclusters } = image.geometry;
   // Without subclusters the run is filled to its borders by the first who came.
-  const range: PendingRange = {
+  const range = new PendingRange({
     dataFrom,
     dataTo,
     from: subclusters === 1 ? dataFrom : dataFrom - dataFrom % subclusterSize,
     to: subclusters === 1 ? dataTo : Math.ceil(dataTo / subclusterSize) * subclusterSize,
-    state: "open",
-  };
+  });
   run.ranges.push(range);
   return { length: dataTo - dataFrom, host: place, run, range };
 }
@@ -309,28 +310,21 @@ async function allocateNew(
   return { length: dataTo - inside, host: cluster + inside, run, range };
 }
 
-function begin(
-  image: Qcow2Image,
-  run: PendingRun,
-  bounds: Omit<PendingRange, "state">,
-): PendingRange {
-  const range: PendingRange = { ...bounds, state: "open" };
+function begin(image: Qcow2Image, run: PendingRun, bounds: RangeBounds): PendingRange {
+  const range = new PendingRange(bounds);
   run.ranges.push(range);
   image.pending.add(run);
   return range;
 }
 
-/** Fills a run around a piece, or waits for whoever does. */
+/** Fills a run around a piece, after all who came before. */
 async function prepare(image: Qcow2Image, { run, range }: Piece): Promise<void> {
   if (run === undefined || range === undefined) return;
-  if (run.ranges[0] === range) {
-    run.prepared = fillAround(image, run, range);
-    // Those who joined fail with it, in their own time.
-    run.prepared.catch(() => {});
-    return await run.prepared;
-  }
-  await run.prepared;
-  if (image.geometry.subclusters > 1) await fillJoined(image, run, range);
+  const earlier = run.ranges.slice(0, run.ranges.indexOf(range));
+  for (const { prepared } of earlier) await prepared;
+  if (earlier.length === 0) await fillAround(image, run, range);
+  else if (image.geometry.subclusters > 1) await fillJoined(image, run, range, earlier);
+  range.prepare();
 }
 
 /** Fills the subclusters at the ends of a range that came later, unless another range or old data has. */
@@ -338,16 +332,14 @@ async function fillJoined(
   image: Qcow2Image,
   run: PendingRun,
   range: PendingRange,
+  earlier: readonly PendingRange[],
 ): Promise<void> {
   const { subclusterSize } = image.geometry;
   const isFilled = async (at: number) => {
     const subcluster = Math.floor(at / subclusterSize);
-    for (const other of run.ranges) {
-      if (other === range) break;
-      if (
-        subcluster >= Math.floor(other.from / subclusterSize) &&
-        subcluster < Math.ceil(other.to / subclusterSize)
-      ) return true;
+    for (const { from, to } of earlier) {
+      const first = Math.floor(from / subclusterSize);
+      if (subcluster >= first && subcluster < Math.ceil(to / subclusterSize)) return true;
     }
     if (run.fresh) return false;
     return (await findRun(image, run.guest + subcluster * subclusterSize, 1)).state === "data";

@@ -118,12 +118,13 @@ export class RandomSession {
     this.model.set(bytes, offset);
   }
 
-  #content(length: number): Uint8Array {
-    return this.#random.oneIn(4)
-      ? new Uint8Array(length).fill(this.#random.between(0, 255))
-      : this.#random.bytes(Math.min(length, 4096)).length === length
-      ? this.#random.bytes(length)
-      : new Uint8Array(length).fill(this.#random.between(1, 255)).map((byte, i) => byte ^ i);
+  /** One byte over and over, or random bytes that come again every so often. */
+  #content(length: number): Uint8Array<ArrayBuffer> {
+    const period = Math.min(length, this.#random.pick([1, 97, 4099]));
+    const bytes = new Uint8Array(length);
+    bytes.set(this.#random.bytes(period));
+    for (let done = period; done < length; done *= 2) bytes.copyWithin(done, 0, done);
+    return bytes;
   }
 
   /** Neighbouring ranges at the same time, some in one cluster. */
@@ -202,7 +203,7 @@ export class RandomSession {
     const { clusterSize, codec: name } = this.node.packer!;
     const codec = await loadCodec(name);
     const bytes = new Uint8Array(clusterSize);
-    bytes.set(this.#random.bytes(clusterSize, 3).subarray(0, this.model.length - offset));
+    bytes.set(this.#content(Math.min(clusterSize, this.model.length - offset)));
     const out = new Uint8Array(clusterSize - 1);
     const packed = codec.pack(bytes, out);
     if (packed === null) return;
@@ -230,8 +231,11 @@ export class RandomSession {
 
   async #resize(): Promise<void> {
     const old = this.model;
-    const change = this.#random.between(-6, 8) * 512 * this.#random.pick([1, 7, 128]);
-    const length = Math.max(old.length + change, 65536);
+    // Whole clusters: what a smaller disk leaves in its last cluster is there again when it grows, as in the reference.
+    const { clusterSize } = this.node.limits;
+    const change = this.#random.between(-6, 8) * this.#random.pick([1, 2, 7]);
+    const clusters = Math.max(Math.ceil(old.length / clusterSize) + change, 2);
+    const length = Math.min(clusters, Math.max(256, 2 ** 21 / clusterSize)) * clusterSize;
     this.log.push(`  to ${length}`);
     await this.node.resize(length, "off");
     this.model = new Uint8Array(length);
