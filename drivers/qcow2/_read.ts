@@ -16,7 +16,7 @@ export async function readPadded(
   offset: number,
   into: Uint8Array,
 ): Promise<void> {
-  if (offset + into.length > OFFSET_LIMIT) throw ImageError.fromErrno("EIO");
+  if (offset + into.length >= OFFSET_LIMIT) throw ImageError.fromErrno("EIO");
   const available = Math.min(Math.max(file.length - offset, 0), into.length);
   if (available > 0) await file.read(offset, into.subarray(0, available));
   into.fill(0, available);

@@ -25,8 +25,6 @@ class Rebuild {
   readonly #counts: ReferenceCounts;
   /** Block offsets by table index, 0 for none; as long as the table will be. */
   #table: number[] = [];
-  /** No cluster below is free, in the block ranges that are still to come. */
-  #firstFree = 0;
 
   constructor(run: CheckRun, counts: ReferenceCounts) {
     this.#run = run;
@@ -59,19 +57,20 @@ class Rebuild {
     const { clusterSize } = this.#run.image.geometry;
     let grown = false;
     let end = to;
+    let firstFree = 0;
     for (let cluster = counts.nextUsed(from, end); cluster < end;) {
       const index = Math.floor(cluster / perBlock);
       const first = index * perBlock;
       if ((this.#table[index] ?? 0) === 0) {
         // Not below its own range: the blocks there are on disk already.
-        const { start, firstFree } = this.#allocate(1, Math.max(this.#firstFree, first));
-        this.#firstFree = firstFree;
-        end = Math.max(end, start + 1);
+        const found = this.#allocate(1, Math.max(firstFree, first));
+        firstFree = found.firstFree;
+        end = Math.max(end, found.start + 1);
         if (index >= this.#table.length) {
           this.#grow(index + 1);
           grown = true;
         }
-        this.#table[index] = start * clusterSize;
+        this.#table[index] = found.start * clusterSize;
       }
       await this.#writeBlock(this.#table[index]!, first);
       cluster = counts.nextUsed(first + perBlock, end);

@@ -40,9 +40,9 @@ export interface Snapshot extends SnapshotInfo {
   readonly extraSize: number;
   /** The extra data that this driver does not know, kept. */
   readonly unknownExtra: Uint8Array;
-  /** The id as stored; need not be UTF-8. */
+  /** The id as stored, up to a NUL; need not be UTF-8. */
   readonly idBytes: Uint8Array;
-  /** The name as stored; need not be UTF-8. */
+  /** The name as stored, up to a NUL; need not be UTF-8. */
   readonly nameBytes: Uint8Array;
 }
 
@@ -145,12 +145,13 @@ async function readEntry(
   const extra = await readView(file, at + FIXED, extraSize);
   const idLength = fixed.getUint16(12);
   const names = await readView(file, at + FIXED + stored, idLength + fixed.getUint16(14));
-  const idBytes = new Uint8Array(names.buffer, 0, idLength);
-  const nameBytes = new Uint8Array(names.buffer, idLength);
+  const idBytes = untilNul(new Uint8Array(names.buffer, 0, idLength));
+  const nameBytes = untilNul(new Uint8Array(names.buffer, idLength));
+  const decoder = new TextDecoder();
   const icount = extraSize >= 24 ? extra.getBigUint64(16) : NO_ICOUNT;
   return {
-    id: decodeString(idBytes),
-    name: decodeString(nameBytes),
+    id: decoder.decode(idBytes),
+    name: decoder.decode(nameBytes),
     dateSeconds: fixed.getUint32(16),
     dateNanoseconds: fixed.getUint32(20),
     vmClock: fixed.getBigUint64(24),
@@ -168,9 +169,9 @@ async function readEntry(
 }
 
 /** Ids and names are not supposed to hold a NUL; where they do, nobody sees more of them. */
-function decodeString(bytes: Uint8Array): string {
+function untilNul(bytes: Uint8Array): Uint8Array {
   const end = bytes.indexOf(0);
-  return new TextDecoder().decode(end < 0 ? bytes : bytes.subarray(0, end));
+  return end < 0 ? bytes : bytes.subarray(0, end);
 }
 
 async function readView(file: BlockNode, offset: number, length: number): Promise<DataView> {
