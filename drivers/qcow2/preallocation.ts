@@ -43,12 +43,14 @@ export async function preallocateMetadata(
 
 /**
  * Appends all data clusters of a part of the disk in one run, behind new
- * refcount structures that cover them, then links them.
+ * refcount structures that cover them, then links them. With `zeros` they
+ * count as written, so that no backing file shows in their subclusters.
  */
 export async function preallocateData(
   image: Qcow2Image,
   { start, end }: NewArea,
   how: Preallocation,
+  zeros: boolean,
 ): Promise<void> {
   const { clusterSize, l2Entries } = image.geometry;
   const { file, refcounts } = image;
@@ -77,7 +79,8 @@ export async function preallocateData(
     await image.lock.run(() => refcounts.free(host, clusters * clusterSize, "other"));
     throw ImageError.from(error).prefixed("Failed to resize underlying file: ");
   }
-  await linkGuest(image, firstGuest, host, clusters);
+  const filled = zeros ? clusters * clusterSize : start - firstGuest;
+  await linkGuest(image, firstGuest, host, clusters, filled);
 }
 
 /** The first cluster of the area holds old data up to where the area begins. */

@@ -6,6 +6,7 @@
 import { ImageError, reasonText } from "../../lib/block/error.ts";
 import type { Preallocation } from "../../lib/block/node.ts";
 import { isZero } from "../../lib/bytes/zero_scan.ts";
+import { Autoclear } from "./_layout.ts";
 import type { Bitmaps } from "./bitmaps.ts";
 import type { Qcow2Image } from "./image.ts";
 import { growL1 } from "./l1_table.ts";
@@ -45,7 +46,9 @@ export async function resizeImage(
     }
     await shrink(image, length);
   } else {
-    await grow(image, length, how);
+    // A data file that is a faithful raw image needs tables that say so.
+    const raw = (header.autoclear & BigInt(Autoclear.dataFileRaw)) !== 0n;
+    await grow(image, length, raw && how === "off" ? "metadata" : how);
   }
   await storeSize(image, length);
   bitmaps?.resize(length);
@@ -81,17 +84,18 @@ async function grow(image: Qcow2Image, length: number, how: Preallocation): Prom
   const area = { start: header.size, end: length };
   // What the backing file has there must not come to light.
   const shows = backing !== null && backing.length > header.size && length > header.size;
-  let zeroed = false;
-  if (how === "metadata" || (how !== "off" && image.hasDataFile)) {
-    await preallocateMetadata(image, area, how);
-  } else if (how !== "off") {
-    await preallocateData(image, area, how);
-    zeroed = geometry.subclusters === 1;
-  } else if (image.hasDataFile) {
-    await image.dataFile.resize(length, "off");
+  if (how === "off") {
+    if (image.hasDataFile) await image.dataFile.resize(length, "off");
+    if (shows) await coverBacking(image, area);
+    return;
   }
-  if (shows && !zeroed) await coverBacking(image, area);
-  if (how !== "off") await flushImage(image);
+  if (how === "metadata" || image.hasDataFile) {
+    await preallocateMetadata(image, area, how);
+    if (shows) await coverBacking(image, area);
+  } else {
+    await preallocateData(image, area, how, shows);
+  }
+  await flushImage(image);
 }
 
 /** Makes a new part of the disk read as zeros, whatever the backing file has there. */
@@ -102,9 +106,10 @@ async function coverBacking(
   const { subclusterSize } = image.geometry;
   const aligned = Math.min(Math.ceil(start / subclusterSize) * subclusterSize, end);
   await during("Failed to zero out new clusters", async () => {
-    if (aligned < end) {
-      await writeZeroesAt(image, aligned, end - aligned, { unmap: false, noFallback: true });
-    }
+    if (aligned >= end) return;
+    // Nobody sees the rest of the last subcluster, which lies behind the disk.
+    const length = Math.ceil((end - aligned) / subclusterSize) * subclusterSize;
+    await writeZeroesAt(image, aligned, length, { unmap: false, noFallback: true });
   });
   // The old last subcluster may show the backing file behind its part of the disk.
   if (aligned > start) {

@@ -6,6 +6,7 @@
 import { ImageError } from "../../lib/block/error.ts";
 import type { ZeroFlags } from "../../lib/block/node.ts";
 import { Autoclear } from "./_layout.ts";
+import type { FreeReason } from "./allocation.ts";
 import { discardHost, freeEntries, Kind, kindOf, offsetOf } from "./cluster_entry.ts";
 import { readsZero } from "./copy_on_write.ts";
 import type { Qcow2Image } from "./image.ts";
@@ -198,11 +199,11 @@ class EntryChanges {
   }
 
   /** Says that the entries are as they should be: what they no longer name is freed. */
-  async finish(): Promise<void> {
+  async finish(reason: FreeReason = "request"): Promise<void> {
     const { refcounts, dataFile, geometry: { clusterSize } } = this.#image;
     if (this.#changed) this.#image.l2.touch(this.#table);
-    await refcounts.holdingDiscards(() => freeEntries(this.#image, this.freed, "request"));
-    if (refcounts.passesDiscard("request")) {
+    await refcounts.holdingDiscards(() => freeEntries(this.#image, this.freed, reason));
+    if (refcounts.passesDiscard(reason)) {
       for (const offset of this.emptied) await discardHost(dataFile, offset, clusterSize);
     }
   }
@@ -335,6 +336,7 @@ async function discardEntries(
     if (keep) changes.emptied.push(offsetOf(high, low));
     else changes.freed.push(high, low);
   }
-  await changes.finish();
+  // What is cut off a disk is gone for good, whatever the guest may discard.
+  await changes.finish(full ? "always" : "request");
   return clusters * clusterSize;
 }
