@@ -1,7 +1,7 @@
 import { ImageError } from "../../lib/block/error.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
 import type { Preallocation } from "../../lib/block/node.ts";
-import type { OptionSet, OptionSpec } from "../../lib/block/options.ts";
+import type { OptionSet } from "../../lib/block/options.ts";
 import { alignUp } from "../../lib/bytes/align.ts";
 import { HostError } from "../../lib/io/errno.ts";
 import { type HostFile, openHostFile, statHostFile } from "../../lib/io/host_file.ts";
@@ -13,34 +13,6 @@ import { lockFile } from "./locking.ts";
 const SECTOR = 512;
 const MEBIBYTE = 1 << 20;
 const UINT32_MAX = 2 ** 32 - 1;
-
-const SIZE: OptionSpec = { name: "size", type: "size", help: "Virtual disk size" };
-
-/** What `create -o` takes for regular files; command-line reference, section 11. */
-export const FILE_OPTIONS: readonly OptionSpec[] = [
-  SIZE,
-  { name: "nocow", type: "bool", help: "Overwrite blocks in place (only on btrfs)" },
-  {
-    name: "preallocation",
-    type: "str",
-    help: "How space is provided (allowed values: off, falloc, full)",
-  },
-  {
-    name: "extent_size_hint",
-    type: "size",
-    help: "Unit in which the file system is asked to allocate, 0 for its own choice",
-  },
-];
-
-/** What `create -o` takes for devices. */
-export const DEVICE_OPTIONS: readonly OptionSpec[] = [
-  SIZE,
-  {
-    name: "preallocation",
-    type: "str",
-    help: "How space is provided (allowed values: off)",
-  },
-];
 
 const PREALLOCATIONS: readonly Preallocation[] = ["off", "metadata", "falloc", "full"];
 
@@ -104,12 +76,16 @@ export async function createFile(
   return isNew;
 }
 
-/** Removes a file. Throws `HostError`. */
+/**
+ * Removes a file.
+ *
+ * @throws {ImageError} in the system's words.
+ */
 export function removeFile(filename: string): void {
   try {
     Deno.removeSync(filename);
   } catch (error) {
-    throw HostError.from(error, "remove", filename);
+    throw imageError(HostError.from(error, "remove", filename), filename);
   }
 }
 

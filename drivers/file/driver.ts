@@ -7,11 +7,10 @@ import { ImageError } from "../../lib/block/error.ts";
 import type { DriverContext, ProtocolDriver } from "../../lib/block/driver.ts";
 import type { OpenMode } from "../../lib/block/mode.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
-import type { OptionSet } from "../../lib/block/options.ts";
+import type { OptionSet, OptionSpec } from "../../lib/block/options.ts";
 import { type HostFile, openHostFile, statHostFile } from "../../lib/io/host_file.ts";
 import { errnoOf, HostError } from "../../lib/io/errno.ts";
-import { failed, imageError } from "./_errors.ts";
-import { createFile, DEVICE_OPTIONS, FILE_OPTIONS, growthOptions, removeFile } from "./create.ts";
+import { failed } from "./_errors.ts";
 import { type FileKind, FileNode } from "./node.ts";
 
 const SECTOR = 512;
@@ -19,26 +18,44 @@ const SECTOR = 512;
 const FILE: FileKind = { driver: "file", isDevice: false };
 const DEVICE: FileKind = { driver: "host_device", isDevice: true };
 
-/** Regular files. */
+const SIZE: OptionSpec = { name: "size", type: "size", help: "Virtual disk size" };
+
+/** Regular files. The options are those of the command-line reference, section 11. */
 export const file: ProtocolDriver = {
   name: FILE.driver,
-  createOptions: FILE_OPTIONS,
+  createOptions: [
+    SIZE,
+    { name: "nocow", type: "bool", help: "Overwrite blocks in place (only on btrfs)" },
+    {
+      name: "preallocation",
+      type: "str",
+      help: "How space is provided (allowed values: off, falloc, full)",
+    },
+    {
+      name: "extent_size_hint",
+      type: "size",
+      help: "Unit in which the file system is asked to allocate, 0 for its own choice",
+    },
+  ],
   open: (filename, context) => openNode(FILE, filename, context.mode),
-  create: createFile,
-  remove(filename) {
-    try {
-      removeFile(filename);
-      return Promise.resolve();
-    } catch (error) {
-      return Promise.reject(imageError(error, filename));
-    }
+  // What only some commands need is loaded when they do.
+  async create(filename, options, context) {
+    const { createFile } = await import("./create.ts");
+    return await createFile(filename, options, context);
+  },
+  async remove(filename) {
+    const { removeFile } = await import("./create.ts");
+    removeFile(filename);
   },
 };
 
 /** Block and character devices. They cannot be made, but they can stand in for a new file. */
 export const hostDevice: ProtocolDriver = {
   name: DEVICE.driver,
-  createOptions: DEVICE_OPTIONS,
+  createOptions: [
+    SIZE,
+    { name: "preallocation", type: "str", help: "How space is provided (allowed values: off)" },
+  ],
   open: (filename, context) => openNode(DEVICE, filename, context.mode),
   create: overwriteDevice,
 };
@@ -56,7 +73,7 @@ async function openNode(kind: FileKind, filename: string, mode: OpenMode): Promi
     // Once more, for the name may lead elsewhere by now.
     requireKind(kind, filename, mode, () => host.stat().kind);
     if (kind.isDevice && mode.writable) requireWritableDevice(filename);
-    return new FileNode(kind, host, mode);
+    return new FileNode(kind, host, mode, mode.writable ? await import("./growth.ts") : undefined);
   } catch (error) {
     host.close();
     throw failed(`Could not open '${filename}': `, error, filename);
@@ -135,6 +152,7 @@ async function overwriteDevice(
   options: OptionSet,
   context: DriverContext,
 ): Promise<boolean> {
+  const { growthOptions } = await import("./create.ts");
   const { size, how } = growthOptions(options);
   if (how !== "off") {
     throw new ImageError(`Unsupported preallocation mode '${how}'`, {

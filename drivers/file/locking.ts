@@ -2,9 +2,8 @@ import { ImageError } from "../../lib/block/error.ts";
 import type { NodeAccess } from "../../lib/block/mode.ts";
 import { HostError } from "../../lib/io/errno.ts";
 import type { HostFile } from "../../lib/io/host_file.ts";
-import { ImageLock, LockConflictError } from "../../lib/io/locks.ts";
+import { ImageLock, LockConflictError, type LockRequest } from "../../lib/io/locks.ts";
 import type { NativeFile } from "../../lib/io/native.ts";
-import { ProcessLock } from "./_locks.ts";
 
 /** The locks of one open file. */
 export interface FileLock extends Disposable {
@@ -56,5 +55,55 @@ function explained<T>(filename: string, body: () => T): T {
       });
     }
     throw error;
+  }
+}
+
+/** By file, the requests of all who have it open. */
+const holders = new Map<string, Set<ProcessLock>>();
+
+const NOTHING: LockRequest = { uses: [], unshares: [] };
+
+/**
+ * What one user of a file holds where there are no native calls. Other processes do not see it, but to
+ * copy a file onto itself is refused all the same.
+ */
+class ProcessLock implements Disposable {
+  readonly #host: HostFile;
+  readonly #key: string;
+  #held = NOTHING;
+
+  /** A lock that holds nothing yet. Throws `HostError`. */
+  constructor(host: HostFile) {
+    const { device, inode } = host.stat();
+    this.#host = host;
+    this.#key = inode === undefined ? host.path : `${device}:${inode}`;
+  }
+
+  /** Takes what is wanted and gives back the rest, or throws {@linkcode LockConflictError} and changes nothing. */
+  change(request: LockRequest): void {
+    const users = holders.get(this.#key) ?? new Set();
+    for (const other of users) {
+      if (other === this) continue;
+      for (const permission of request.uses) {
+        if (other.#held.unshares.includes(permission)) {
+          throw new LockConflictError(this.#host.path, permission, false);
+        }
+      }
+      for (const permission of request.unshares) {
+        if (other.#held.uses.includes(permission)) {
+          throw new LockConflictError(this.#host.path, permission, true);
+        }
+      }
+    }
+    this.#held = request;
+    holders.set(this.#key, users.add(this));
+  }
+
+  /** Gives everything back. */
+  [Symbol.dispose](): void {
+    this.#held = NOTHING;
+    const users = holders.get(this.#key);
+    users?.delete(this);
+    if (users?.size === 0) holders.delete(this.#key);
   }
 }

@@ -15,13 +15,16 @@ import { HostError } from "../../lib/io/errno.ts";
 import type { HostFile } from "../../lib/io/host_file.ts";
 import { type NativeFile, openNative } from "../../lib/io/native.ts";
 import { imageError } from "./_errors.ts";
-import { setFileLength, writeZeroBytes } from "./growth.ts";
+import type * as growth from "./growth.ts";
 import { changeLock, type FileLock, lockFile } from "./locking.ts";
 
 const SECTOR = 512;
 
 /** All requests are done when they return: one promise answers them all. */
 const DONE = Promise.resolve();
+
+/** What writing needs beside the file itself; loaded for those who write. */
+export type Growth = Pick<typeof growth, "setFileLength" | "writeZeroBytes">;
 
 /** What the two kinds of nodes of this driver differ in. */
 export interface FileKind {
@@ -47,6 +50,7 @@ export class FileNode implements BlockNode {
   readonly fixedLength: boolean;
   readonly #host: HostFile;
   readonly #mode: OpenMode;
+  readonly #growth: Growth | undefined;
   /** The length in bytes as far as this node knows: others may have made the file longer. */
   #size: number;
   /** Something was written since the last flush. */
@@ -55,8 +59,9 @@ export class FileNode implements BlockNode {
   #native: NativeFile | undefined | null = null;
   #lock: FileLock | undefined;
 
-  /** Takes over an open file. Throws `HostError`. */
-  constructor(kind: FileKind, host: HostFile, mode: OpenMode) {
+  /** Takes over an open file, with `growth` if it is to be written. Throws `HostError`. */
+  constructor(kind: FileKind, host: HostFile, mode: OpenMode, growth: Growth | undefined) {
+    this.#growth = growth;
     this.driver = kind.driver;
     this.fixedLength = kind.isDevice;
     this.filename = host.path;
@@ -141,7 +146,7 @@ export class FileNode implements BlockNode {
 
   resize(length: number, how: Preallocation): Promise<void> {
     return this.#request(() => {
-      this.#beginWriting();
+      const { setFileLength } = this.#beginWriting();
       if (!this.fixedLength) {
         const before = this.exactLength;
         setFileLength(this.#host, this.#openNative(), before, length, how);
@@ -237,9 +242,10 @@ export class FileNode implements BlockNode {
     this.#dirty = false;
   }
 
-  #beginWriting(): void {
+  #beginWriting(): Growth {
     requireWritable(this);
     this.#dirty = true;
+    return this.#growth!;
   }
 
   #openNative(): NativeFile | undefined {
@@ -305,7 +311,7 @@ export class FileNode implements BlockNode {
     const inside = this.fixedLength ? length : Math.max(Math.min(end, size) - offset, 0);
     if (inside > 0) {
       if (noFallback) throw ImageError.fromErrno("ENOTSUP", { file: this.filename });
-      writeZeroBytes(this.#host, offset, inside);
+      this.#growth!.writeZeroBytes(this.#host, offset, inside);
     }
     // What lies behind the end need not be written to read as zeros.
     if (!this.fixedLength && end > size) this.#host.truncate(end);

@@ -1,5 +1,4 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { FILE_OPTIONS } from "../../../drivers/file/create.ts";
 import { file, hostDevice } from "../../../drivers/file/driver.ts";
 import { ImageError } from "../../../lib/block/error.ts";
 import { READ_ONLY } from "../../../lib/block/mode.ts";
@@ -18,7 +17,7 @@ loadNative();
 const CREATING = { ...READ_ONLY, writable: true };
 
 function create(path: string, ...pairs: OptionPair[]): Promise<boolean> {
-  const options = new OptionSet(FILE_OPTIONS, pairs);
+  const options = new OptionSet(file.createOptions!, pairs);
   return file.create!(path, options, driverContext(path, CREATING, QUIET));
 }
 
