@@ -10,7 +10,6 @@ import { DamagedEntry, hex, signalCorruption } from "./corruption.ts";
 import type { Qcow2Image } from "./image.ts";
 import type { L2Table } from "./l2_tables.ts";
 import { bitRun } from "./subclusters.ts";
-import { OFFSET_LOW } from "./table.ts";
 
 /** What a run of guest bytes is, by the table entries alone. */
 export type RunState =
@@ -147,26 +146,34 @@ function standardRun(image: Qcow2Image, table: L2Table, offset: number, length: 
   if (kind === Kind.data || kind === Kind.zeroReserved) {
     host = offsetOf(high, low);
     checkHost(image, table, { index, host, guest: offset - inside });
-    let expected = host + clusterSize;
-    // The same low bits and the next offset: flags aside, the same kind.
-    while (next < end) {
+    // Hot: most entries are their predecessor plus a cluster, flags included.
+    let wantedHigh = high;
+    let wantedLow = low;
+    for (; next < end; next++) {
+      wantedLow += clusterSize;
+      if (wantedLow >= 2 ** 32) {
+        wantedLow -= 2 ** 32;
+        wantedHigh++;
+      }
       const nextHigh = entries.high(next);
       const nextLow = entries.low(next);
+      if (nextHigh === wantedHigh && nextLow === wantedLow) continue;
+      // Or the flags differ.
       if (
-        offsetOf(nextHigh, nextLow) !== expected || kindOf(image, nextHigh, nextLow) !== kind
+        offsetOf(nextHigh, nextLow) !== host + (next - index) * clusterSize ||
+        kindOf(image, nextHigh, nextLow) !== kind
       ) break;
-      expected += clusterSize;
-      next++;
+      wantedHigh = nextHigh;
+      wantedLow = nextLow;
     }
     host += inside;
-  } else if (kind === Kind.unallocated && !image.hasDataFile) {
-    while (
-      next < end && (entries.high(next) & ~0x80000000) === 0 &&
-      (entries.low(next) & (OFFSET_LOW | 1)) === 0
-    ) next++;
-    while (next < end && kindOf(image, entries.high(next), entries.low(next)) === kind) next++;
   } else {
-    while (next < end && kindOf(image, entries.high(next), entries.low(next)) === kind) next++;
+    for (; next < end; next++) {
+      const nextHigh = entries.high(next);
+      const nextLow = entries.low(next);
+      if (nextHigh === high && nextLow === low) continue;
+      if (kindOf(image, nextHigh, nextLow) !== kind) break;
+    }
   }
   return plainRun(STATES[kind]!, Math.min((next - index) * clusterSize - inside, length), host);
 }
