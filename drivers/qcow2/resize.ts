@@ -8,6 +8,7 @@ import type { Preallocation } from "../../lib/block/node.ts";
 import { isZero } from "../../lib/bytes/zero_scan.ts";
 import { Autoclear } from "./_layout.ts";
 import type { Bitmaps } from "./bitmaps.ts";
+import { discardHost } from "./cluster_entry.ts";
 import type { Qcow2Image } from "./image.ts";
 import { growL1 } from "./l1_table.ts";
 import { flushImage } from "./lazy.ts";
@@ -103,12 +104,12 @@ async function coverBacking(
   image: Qcow2Image,
   { start, end }: { start: number; end: number },
 ): Promise<void> {
-  const { subclusterSize } = image.geometry;
+  const { clusterSize, subclusterSize } = image.geometry;
   const aligned = Math.min(Math.ceil(start / subclusterSize) * subclusterSize, end);
   await during("Failed to zero out new clusters", async () => {
     if (aligned >= end) return;
-    // Nobody sees the rest of the last subcluster, which lies behind the disk.
-    const length = Math.ceil((end - aligned) / subclusterSize) * subclusterSize;
+    // Nobody sees the rest of the last cluster, which lies behind the disk.
+    const length = Math.ceil(end / clusterSize) * clusterSize - aligned;
     await writeZeroesAt(image, aligned, length, { unmap: false, noFallback: true });
   });
   // The old last subcluster may show the backing file behind its part of the disk.
@@ -171,20 +172,29 @@ async function dropL2Tables(image: Qcow2Image, entries: number): Promise<void> {
   }
 }
 
-/** Drops refcount blocks that count nothing, or only themselves. */
+/**
+ * Drops refcount blocks that count nothing, or only themselves. What would
+ * become so by the dropping of others stays, as it does in the reference.
+ */
 async function dropRefcountBlocks(image: Qcow2Image): Promise<void> {
-  const { refcounts, geometry } = image;
+  const { refcounts, geometry: { clusterSize } } = image;
   const { perBlock } = refcounts.format;
   await refcounts.flush();
+  const unused: { index: number; offset: number; own: boolean }[] = [];
   for (let index = 0; index < refcounts.table.length; index++) {
     const offset = refcounts.table.offset(index);
     if (offset === 0) continue;
-    const cluster = offset / geometry.clusterSize;
+    const cluster = offset / clusterSize;
     const own = Math.floor(cluster / perBlock) === index;
-    if (!await countsNothing(image, index, own ? cluster % perBlock : -1)) continue;
+    if (await countsNothing(image, index, own ? cluster % perBlock : -1)) {
+      unused.push({ index, offset, own });
+    }
+  }
+  for (const { index, offset, own } of unused) {
     await refcounts.setTableEntry(index, 0);
-    // A block that counted itself is gone with its count; its bytes are left to the cut below.
-    if (!own) await refcounts.free(offset, geometry.clusterSize, "always");
+    // A block that counted itself is gone with its count.
+    if (own) await discardHost(image.file, offset, clusterSize);
+    else await refcounts.free(offset, clusterSize, "always");
   }
 }
 
