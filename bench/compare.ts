@@ -71,9 +71,11 @@ async function measureAll(): Promise<Figures> {
     args: ["bench", "--json", "--allow-read", "--allow-write", "--allow-ffi", FOLDER],
     stderr: "inherit",
   }).output();
-  const text = new TextDecoder().decode(stdout);
-  if (!success) throw new Error(`deno bench failed\n${text}`);
-  return figuresOf(JSON.parse(text));
+  if (!success) {
+    // It has said why.
+    Deno.exit(1);
+  }
+  return figuresOf(JSON.parse(new TextDecoder().decode(stdout)));
 }
 
 async function readBaseline(): Promise<Figures> {
