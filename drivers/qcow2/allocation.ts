@@ -33,6 +33,12 @@ export class Refcounts {
   /** Ranges to deallocate in the file when the operation is through. */
   #discards: HostRange[] = [];
   #discardsHeld = 0;
+  /**
+   * Clusters, and perhaps some between them, that were freed when the L2 tables
+   * had been flushed so many times: before the next flush those on disk still
+   * name them.
+   */
+  #released = { from: Infinity, to: 0, flushes: 0 };
 
   /** Nothing is read before `load`. */
   constructor(image: Qcow2Image) {
@@ -214,6 +220,7 @@ export class Refcounts {
    * @throws {ImageError} `EFBIG` above the format's limit.
    */
   async growTable(start: number, extra: number, size: "exact" | "generous"): Promise<number> {
+    await this.#settleReleased(start, Infinity);
     const area = await growRefcountTable(this.#image, { start, extra, size });
     await this.#replaceTable(area.table, area.offset);
     return area.end;
@@ -365,6 +372,7 @@ export class Refcounts {
     await this.cache.makeRoom();
     // References go from the L2 tables before they go from the refcounts.
     if (delta < 0) await this.cache.after(l2.cache);
+    else await this.#settleReleased(offset, offset + length);
     const first = Math.floor(offset / clusterSize);
     const end = Math.floor((offset + length - 1) / clusterSize) + 1;
     let cluster = first;
@@ -410,9 +418,32 @@ export class Refcounts {
     }
   }
 
+  /** Makes sure that no entry on disk leads to a range of host bytes that is about to be used anew. */
+  async #settleReleased(from: number, to: number): Promise<void> {
+    const { l2 } = this.#image;
+    const released = this.#released;
+    if (from >= released.to || to <= released.from) return;
+    if (l2.cache.flushes === released.flushes) await l2.flush();
+    this.#released = { from: Infinity, to: 0, flushes: 0 };
+  }
+
+  #release(offset: number): void {
+    const { l2, geometry: { clusterSize } } = this.#image;
+    const { flushes } = l2.cache;
+    const { from, to } = this.#released.flushes === flushes
+      ? this.#released
+      : { from: Infinity, to: 0 };
+    this.#released = {
+      from: Math.min(from, offset),
+      to: Math.max(to, offset + clusterSize),
+      flushes,
+    };
+  }
+
   #freed(cluster: number, reason: FreeReason): void {
     const { geometry: { clusterSize }, l2 } = this.#image;
     const offset = cluster * clusterSize;
+    this.#release(offset);
     this.#next = Math.min(this.#next, cluster);
     // The cluster may soon hold something else: nothing may go on in it.
     if (Math.floor(this.#nextByte / clusterSize) === cluster) this.#nextByte = 0;

@@ -76,6 +76,7 @@ export async function freeEntries(
   const { clusterBits, clusterSize } = image.geometry;
   let start = -1;
   let length = 0;
+  let written = false;
   for (let i = 0; i < words.length; i += 2) {
     const high = words[i]!;
     const low = words[i + 1]!;
@@ -84,6 +85,11 @@ export async function freeEntries(
     if (kind === Kind.compressed) {
       image.packed.forget();
       if (image.hasDataFile) continue;
+      if (!written && image.refcounts.passesDiscard(reason)) {
+        // A stream of zeros is none: the entry has to be gone from the disk before its bytes are.
+        await image.l2.flush();
+        written = true;
+      }
       const range = packedRange(clusterBits, high, low);
       await image.refcounts.free(range.offset, range.length, reason);
       continue;

@@ -39,8 +39,9 @@ export class TableCache {
   readonly #dirty = new Set<Slot>();
   /** Has to be on disk before any table of this cache. */
   #first: TableCache | undefined;
-  /** The file has to be flushed before any table of this cache is written. */
+  /** The files have to be flushed before any table of this cache is written. */
   #barrierFirst = false;
+  #flushes = 0;
 
   /** A cache of at most about `budget` bytes. */
   constructor(image: Qcow2Image, kind: Structure, budget: number) {
@@ -48,6 +49,11 @@ export class TableCache {
     this.#kind = kind;
     this.#size = image.geometry.clusterSize;
     this.#limit = Math.max(Math.floor(budget / this.#size), MIN_TABLES);
+  }
+
+  /** How often `flush` has brought all changes of its time to the disk. */
+  get flushes(): number {
+    return this.#flushes;
   }
 
   /** The table at a host offset, if it is cached. */
@@ -144,17 +150,19 @@ export class TableCache {
     this.#first = other;
   }
 
-  /** From now on what is in the file reaches the disk before this cache's changes. */
+  /** From now on what is in the files, guest data above all, reaches the disk before this cache's changes. */
   afterBarrier(): void {
     this.#barrierFirst = true;
   }
 
   async #settleOrder(): Promise<void> {
+    const image = this.#image;
+    if (this.#barrierFirst && image.hasDataFile) await image.barrier(image.dataFile);
     if (this.#first !== undefined) {
       await this.#first.flush();
       this.#first = undefined;
     } else if (this.#barrierFirst) {
-      await this.#image.barrier();
+      await image.barrier();
     }
     this.#barrierFirst = false;
   }
@@ -176,6 +184,7 @@ export class TableCache {
   async flush(): Promise<void> {
     await this.write();
     await this.#image.barrier();
+    this.#flushes++;
   }
 
   #insert(slot: Slot): void {
