@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { Bitmaps } from "../../../drivers/qcow2/bitmaps.ts";
+import type { Bitmaps } from "../../../drivers/qcow2/bitmaps.ts";
 import type { Qcow2Image } from "../../../drivers/qcow2/image.ts";
 import { flushImage } from "../../../drivers/qcow2/lazy.ts";
 import { openImage } from "../../../drivers/qcow2/open.ts";

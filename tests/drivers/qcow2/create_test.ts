@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { ImageError } from "../../../lib/block/error.ts";
-import { MemoryNode } from "../../_memory_node.ts";
+import type { MemoryNode } from "../../_memory_node.ts";
 import { reference, useReference } from "../../_reference.ts";
 import { tempDir } from "../../_temp.ts";
 import { create, sha256 } from "./_image.ts";
