@@ -115,8 +115,19 @@ async function freePlain(
   length: number,
   reason: FreeReason,
 ): Promise<void> {
-  if (!image.hasDataFile) return await image.refcounts.free(offset, length, reason);
-  if (image.refcounts.passesDiscard(reason)) await discardHost(image.dataFile, offset, length);
+  const { refcounts, geometry: { clusterSize } } = image;
+  if (!image.hasDataFile) {
+    try {
+      return await refcounts.add(offset, length, -1, reason);
+    } catch {
+      // One cluster without a reference does not keep its neighbours.
+      for (let at = offset; at < offset + length; at += clusterSize) {
+        await refcounts.free(at, clusterSize, reason);
+      }
+      return;
+    }
+  }
+  if (refcounts.passesDiscard(reason)) await discardHost(image.dataFile, offset, length);
 }
 
 /** Deallocates a range of a file, as far as the file reaches; that it may not work is nobody's loss. */

@@ -216,7 +216,7 @@ function extendedRun(image: Qcow2Image, table: L2Table, offset: number, length: 
 }
 
 /** The state of one subcluster of a cluster that is not compressed. */
-export function subclusterState(
+function subclusterState(
   image: Qcow2Image,
   table: L2Table,
   index: number,
@@ -224,15 +224,29 @@ export function subclusterState(
 ): RunState {
   const { entries } = table;
   const reserved = kindOf(image, entries.high(index * 2), entries.low(index * 2)) === Kind.data;
-  const stored = entries.low(index * 2 + 1);
-  const zero = entries.high(index * 2 + 1);
-  if ((reserved ? stored & zero : stored) !== 0) {
+  if (!hasValidBitmap(image, table, index)) {
     throw new DamagedEntry(`Invalid cluster entry found  ${place(table, index)}`);
   }
+  const stored = entries.low(index * 2 + 1);
+  const zero = entries.high(index * 2 + 1);
   const bit = 1 << subcluster;
   if ((zero & bit) !== 0) return reserved ? "zero-reserved" : "zero";
   if ((stored & bit) !== 0) return "data";
   return reserved ? "unallocated-reserved" : "unallocated";
+}
+
+/** Whether the bitmap of an extended entry that is not compressed says one thing of each subcluster. */
+export function hasValidBitmap(image: Qcow2Image, table: L2Table, index: number): boolean {
+  const { entries } = table;
+  const stored = entries.low(index * 2 + 1);
+  const zero = entries.high(index * 2 + 1);
+  const reserved = kindOf(image, entries.high(index * 2), entries.low(index * 2)) === Kind.data;
+  return (reserved ? stored & zero : stored) === 0;
+}
+
+/** Where an entry is, for messages. */
+export function place(table: L2Table, index: number): string {
+  return `(L2 offset: ${hex(table.offset)}, L2 index: ${hex(index)})`;
 }
 
 /** The bits of a cluster's subclusters in a state. */
@@ -240,9 +254,7 @@ function stateBits(image: Qcow2Image, table: L2Table, index: number, state: RunS
   const stored = table.entries.low(index * 2 + 1);
   const zero = table.entries.high(index * 2 + 1);
   // Damage in a later cluster ends the run like another state, and is met when its turn comes.
-  const reserved =
-    kindOf(image, table.entries.high(index * 2), table.entries.low(index * 2)) === Kind.data;
-  if ((reserved ? stored & zero : stored) !== 0) return 0;
+  if (!hasValidBitmap(image, table, index)) return 0;
   if (state === "data") return stored;
   return state === "zero" || state === "zero-reserved" ? zero : ~(stored | zero);
 }
@@ -286,10 +298,6 @@ function checkHost(
         `${hex(guest)}, L2 index: ${hex(index)})`,
     );
   }
-}
-
-function place(table: L2Table, index: number): string {
-  return `(L2 offset: ${hex(table.offset)}, L2 index: ${hex(index)})`;
 }
 
 /**

@@ -12,7 +12,7 @@ import { DamagedEntry, hex, signalCorruption } from "./corruption.ts";
 import type { HostRange, Qcow2Image } from "./image.ts";
 import type { L2Table } from "./l2_tables.ts";
 import { markDirty } from "./lazy.ts";
-import { findRun, subclusterState } from "./mapping.ts";
+import { findRun, hasValidBitmap, place } from "./mapping.ts";
 import { PendingRange, PendingRun, type RangeBounds } from "./pending.ts";
 import { subclusterBits } from "./subclusters.ts";
 import { COPIED_HIGH } from "./table.ts";
@@ -260,13 +260,18 @@ function holdsData(
       continue;
     }
     // Finds damage, too: every cluster is looked at.
-    subclusterState(image, table, index + at, 0);
+    assertBitmap(image, table, index + at);
     const first = Math.floor(Math.max(dataFrom - at * clusterSize, 0) / subclusterSize);
     const end = Math.ceil(Math.min(dataTo - at * clusterSize, clusterSize) / subclusterSize);
     const bits = subclusterBits(first, end);
     if (((entries.low((index + at) * 2 + 1) & bits) >>> 0) !== bits) all = false;
   }
   return all;
+}
+
+function assertBitmap(image: Qcow2Image, table: L2Table, index: number): void {
+  if (hasValidBitmap(image, table, index)) return;
+  throw new DamagedEntry(`Invalid cluster entry found ${place(table, index)}`);
 }
 
 /** New clusters for ones that are not there, or that others use too. */
@@ -282,7 +287,7 @@ async function allocateNew(
     for (let at = index; at < index + count; at++) {
       const word = at * 2;
       const kind = kindOf(image, table.entries.high(word), table.entries.low(word));
-      if (kind !== Kind.compressed) subclusterState(image, table, at, 0);
+      if (kind !== Kind.compressed) assertBitmap(image, table, at);
     }
   }
   let cluster: number;
@@ -425,12 +430,15 @@ async function linkRun(
 async function linkClusters(
   image: Qcow2Image,
   { guest, host, clusters, fresh }: Pick<PendingRun, "guest" | "host" | "clusters" | "fresh">,
-  ranges: readonly PendingRange[],
+  ranges: readonly { readonly from: number; readonly to: number }[],
 ): Promise<number[]> {
   const { clusterSize, subclusterSize, subclusters, entrySize, l2Entries } = image.geometry;
   const { l2, refcounts } = image;
   if (image.lazyRefcounts) await markDirty(image);
-  if (fresh && !image.hasDataFile) await l2.cache.after(refcounts.cache);
+  // The guest's bytes come before the entries that show them: else a crash shows what was there before.
+  // Of a dirty image refcounts may come late: they are counted anew if they do not come at all.
+  if (fresh && !image.hasDataFile && !image.lazyRefcounts) await l2.cache.after(refcounts.cache);
+  else l2.cache.afterBarrier();
   const table = await l2.own(guest);
   const { entries } = table;
   const words = entrySize / 8;
@@ -518,12 +526,17 @@ export async function preallocateGuest(
   };
 }
 
-/** Links guest clusters from `offset` on to host clusters that are allocated already (section 11, falloc and full). */
+/**
+ * Links guest clusters from `offset` on to host clusters that are allocated
+ * already (section 11, falloc and full). What the first `filled` bytes of them
+ * hold is the guest's; with extended L2 entries the rest is as it was before.
+ */
 export async function linkGuest(
   image: Qcow2Image,
   offset: number,
   host: number,
   clusters: number,
+  filled = 0,
 ): Promise<void> {
   const { clusterSize } = image.geometry;
   await image.lock.run(async () => {
@@ -531,7 +544,8 @@ export async function linkGuest(
       const guest = offset + done * clusterSize;
       const count = Math.min(clusters - done, image.l2.entriesForRun(guest));
       const place = { guest, host: host + done * clusterSize, clusters: count, fresh: true };
-      await freeEntries(image, await linkClusters(image, place, []), "never");
+      const ranges = [{ from: 0, to: filled - done * clusterSize }];
+      await freeEntries(image, await linkClusters(image, place, ranges), "never");
       done += count;
     }
   });
