@@ -156,8 +156,15 @@ export class Bitmaps implements BitmapStore {
       ...entry,
       flags: entry.flags | BitmapFlag.inUse,
     }));
-    await image.file.write(header.bitmaps!.directoryOffset, encodeDirectory(this.#entries));
-    await image.barrier();
+    const { directoryOffset } = header.bitmaps!;
+    const directory = encodeDirectory(this.#entries);
+    try {
+      await image.overlap.check(directoryOffset, directory.length, "bitmap directory");
+      await image.file.write(directoryOffset, directory);
+      await image.barrier();
+    } catch (error) {
+      throw ImageError.from(error).prefixed("Can't update bitmap directory: ");
+    }
     header.autoclear |= BigInt(Autoclear.bitmaps);
     await writeHeader(image);
     await image.barrier();

@@ -235,8 +235,9 @@ class FixedFields {
     const offset = this.#view.getBigUint64(table.at);
     if (
       offset % BigInt(clusterSize) !== 0n ||
-      offset + BigInt(bytes) > BigInt(Number.MAX_SAFE_INTEGER)
+      offset + BigInt(bytes) >= 2n ** 63n
     ) throw this.error(`${field} offset`, `${name} offset invalid`);
+    // Exact beyond 2^53, too, for it is a multiple of the cluster size.
     return Number(offset);
   }
 
