@@ -9,7 +9,7 @@ import type { BlockNode } from "../../lib/block/node.ts";
 import { Autoclear, Compatible, Incompatible, MAX_BACKING_NAME } from "./_layout.ts";
 import type { Qcow2Header } from "./header.ts";
 import { geometryOf } from "./header_reader.ts";
-import { writeHeader } from "./header_writer.ts";
+import { encodeHeader, writeHeader } from "./header_writer.ts";
 import { Qcow2Image } from "./image.ts";
 import { flushImage } from "./lazy.ts";
 import { CREATE_OPTIONS, type CreateParameters, createParameters } from "./options.ts";
@@ -51,10 +51,13 @@ export async function formatImage(
   context: DriverContext,
 ): Promise<void> {
   const header = newHeader(parameters);
-  const { clusterSize } = geometryOf(header);
-  await writeHeader({ file, header });
+  if (dataFile !== undefined) header.dataFile = parameters.dataFile;
+  if (parameters.dataFileRaw) header.autoclear |= BigInt(Autoclear.dataFileRaw);
+  // Whether it fits is known before anything long is done.
+  encodeHeader(header);
 
   // A refcount table of one cluster, and the first block.
+  const { clusterSize } = geometryOf(header);
   const start = new Uint8Array(clusterSize * 2);
   new DataView(start.buffer).setBigUint64(0, BigInt(clusterSize * 2));
   await file.write(clusterSize, start);
@@ -65,25 +68,27 @@ export async function formatImage(
   if (dataFile !== undefined) image.dataFile = dataFile;
   await image.refcounts.load();
   await image.lock.run(() => image.refcounts.allocate(clusterSize * 3));
-
-  if (dataFile !== undefined) header.dataFile = parameters.dataFile;
-  if (parameters.dataFileRaw) header.autoclear |= BigInt(Autoclear.dataFileRaw);
-  await writeHeader(image);
   try {
     await resizeImage(image, parameters.size, parameters.preallocation);
   } catch (error) {
     throw ImageError.from(error).prefixed("Could not resize image: ");
   }
-  if (parameters.backingFile !== "") await assignBacking(image, parameters);
+  const flush = async () => {
+    if (context.mode.cache.noFlush) return;
+    await file.flush();
+    await dataFile?.flush();
+  };
   await flushImage(image);
-  if (context.mode.cache.noFlush) return;
-  await file.flush();
-  await dataFile?.flush();
+  await flush();
+  // The magic comes last: before it the file is nobody's image.
+  if (parameters.backingFile === "") await writeHeader(image);
+  else await assignBacking(image, parameters);
+  await flush();
 }
 
 /**
- * Everything is allowed to the one who makes an image. Nothing is flushed
- * before its end: what a crash leaves is no image anyway.
+ * Everything is allowed to the one who makes an image. Its tables are not
+ * flushed one after the other: what a crash leaves is no image anyway.
  */
 function creating(context: DriverContext): DriverContext {
   return {

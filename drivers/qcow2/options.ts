@@ -79,7 +79,7 @@ export interface CreateParameters {
   readonly backingFile: string;
   /** Its format. */
   readonly backingFormat: string | undefined;
-  /** Name of the data file as it will be stored. */
+  /** Name of the data file as given. */
   readonly dataFile: string | undefined;
   /** The data file alone is a faithful raw image. */
   readonly dataFileRaw: boolean;
