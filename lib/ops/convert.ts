@@ -220,30 +220,26 @@ function refuseSourceAsTarget(
 ): void {
   const { filename } = protocolOf(target);
   const identity = pathIdentity(filename);
-  const backing = creation?.options.string(BACKING_FILE);
-  if (creation !== undefined && backing) {
-    const behind = resolveRelative(target, backing);
-    if (behind === target || (identity !== undefined && pathIdentity(behind) === identity)) {
-      throw new ImageError(
-        `${target}: error while converting ${targetFormat}: ` +
-          "Trying to create an image with the same filename as the backing file",
-        { errno: "EINVAL", field: BACKING_FILE, file: target },
-      );
-    }
-  }
-  if (identity === undefined) return;
-  const isSource = sources.some((node) =>
-    filesOf(node).some((file) => fileIdentity(file) === identity)
-  );
-  if (!isSource) return;
   const prefix = creation === undefined
     ? `Could not open '${target}': `
     : `${target}: error while converting ${targetFormat}: `;
-  throw new ImageError(`${prefix}Failed to get "write" lock`, {
-    errno: "EAGAIN",
-    hint: `Is another process using the image [${filename}]?`,
-    file: target,
-  });
+  const isTarget = (file: BlockNode) => fileIdentity(file) === identity;
+  if (identity !== undefined && sources.some((node) => filesOf(node).some(isTarget))) {
+    throw new ImageError(`${prefix}Failed to get "write" lock`, {
+      errno: "EAGAIN",
+      hint: `Is another process using the image [${filename}]?`,
+      file: target,
+    });
+  }
+  const backing = creation?.options.string(BACKING_FILE);
+  if (!backing) return;
+  const behind = resolveRelative(target, backing);
+  if (behind === target || (identity !== undefined && pathIdentity(behind) === identity)) {
+    throw new ImageError(
+      `${prefix}Trying to create an image with the same filename as the backing file`,
+      { errno: "EINVAL", field: BACKING_FILE, file: target },
+    );
+  }
 }
 
 async function create(

@@ -10,6 +10,7 @@
  *
  * @module
  */
+import { ImageError } from "../../block/error.ts";
 import type { PackTarget } from "../../block/plan.ts";
 import { alignDown } from "../../bytes/align.ts";
 import {
@@ -26,7 +27,7 @@ import { isReachable, JobFiles, type Piece, readyPiece, type Step } from "./plan
 import type { Pool } from "./pool.ts";
 import type { Place, Source } from "./source.ts";
 import { dataRuns, isPiecewise, type SparseRule } from "./sparse.ts";
-import type { Writer } from "./writer.ts";
+import { writeError, type Writer } from "./writer.ts";
 
 /** Compressing what is written. */
 export interface Packing {
@@ -343,6 +344,9 @@ class Mover {
         const length = lengths[index++]!;
         if (length === ZERO_CLUSTER) {
           if (!skipZeros) await writer.zeros(offset, size, offset);
+        } else if (size < packer.clusterSize && offset + size < writer.target.length) {
+          // The rest of the cluster belongs to the target.
+          throw writeError(ImageError.fromErrno("EINVAL"), offset);
         } else if (length === PLAIN_CLUSTER) {
           await writer.data(offset, bytes.subarray(at, at + size), offset);
           at += size;

@@ -222,8 +222,9 @@ async function chainExtent(
     if (behind === null || offset >= behind.length) {
       return { length, kind: "zero", extent: undefined };
     }
-    length = Math.min(length, behind.length - offset);
+    // Where the hidden image ends within the run does not matter, to the reference neither.
     if (topOnly) return { length, kind: "hidden", extent: undefined };
+    length = Math.min(length, behind.length - offset);
     node = behind;
   }
 }
