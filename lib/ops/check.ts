@@ -33,6 +33,17 @@ export interface CheckOutcome {
  * Checks (and repairs) an image; findings go to `environment.report`. An image in which something was
  * repaired is checked once more; `onRepaired` is called between the passes.
  *
+ * ```ts
+ * import { createImage, checkImage } from "@qimg/qimg";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const filename = await Deno.makeTempFile();
+ * await createImage({ filename, format: "qcow2", size: 1024 * 1024 });
+ * const outcome = await checkImage({ filename }, { repair: "leaks" });
+ * assertEquals(outcome?.result.corruptions, 0);
+ * await Deno.remove(filename);
+ * ```
+ *
  * @throws {ImageError} `Check failed: …` and what opening throws.
  */
 export async function checkImage(

@@ -42,6 +42,24 @@ const BACKING_FORMAT = "backing_fmt";
  * Makes an image. What is there under its name is lost, but only once everything is known to be right
  * that can be known before.
  *
+ * ```ts
+ * import { createImage, imageInfo } from "@qimg/qimg";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const dir = await Deno.makeTempDir();
+ * await createImage({ filename: `${dir}/base.raw`, size: 1024 * 1024 });
+ * await createImage({
+ *   filename: `${dir}/overlay.qcow2`,
+ *   format: "qcow2",
+ *   backing: "base.raw",
+ *   backingFormat: "raw",
+ *   options: [["cluster_size", "128k"]],
+ * });
+ * const [info] = await imageInfo({ filename: `${dir}/overlay.qcow2` });
+ * assertEquals(info?.details?.clusterSize, 131072);
+ * await Deno.remove(dir, { recursive: true });
+ * ```
+ *
  * @throws {ImageError} prefixed with `<file>: ` as `create` prints it.
  */
 export async function createImage(

@@ -36,6 +36,22 @@ const CHUNK = 1 << 20;
 /**
  * Opens an image with its backing files.
  *
+ * ```ts
+ * import { createImage, openImage } from "@qimg/qimg";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const filename = await Deno.makeTempFile();
+ * await createImage({ filename, format: "qcow2", size: 1024 * 1024 });
+ * {
+ *   await using disk = await openImage(filename, { writable: true });
+ *   await disk.write(4096, new TextEncoder().encode("hello"));
+ *   const bytes = new Uint8Array(5);
+ *   await disk.read(4096, bytes);
+ *   assertEquals(new TextDecoder().decode(bytes), "hello");
+ * }
+ * await Deno.remove(filename);
+ * ```
+ *
  * @throws {ImageError} `Could not open '<name>': <reason>`; nothing stays open then.
  */
 export async function openImage(
@@ -138,6 +154,22 @@ export class Image implements AsyncDisposable {
    * The runs of the disk with one state each, in order and without gaps: where data is, and what is zeros
    * without having to be read.
    *
+   * ```ts
+   * import { createImage, openImage } from "@qimg/qimg";
+   * import { assertEquals } from "@std/assert";
+   *
+   * const filename = await Deno.makeTempFile();
+   * await createImage({ filename, format: "qcow2", size: 1024 * 1024 });
+   * {
+   *   await using disk = await openImage(filename, { writable: true });
+   *   await disk.write(0, new Uint8Array(65536).fill(1));
+   *   const runs = [];
+   *   for await (const { start, length, zero } of disk.extents()) runs.push([start, length, zero]);
+   *   assertEquals(runs, [[0, 65536, false], [65536, 983040, true]]);
+   * }
+   * await Deno.remove(filename);
+   * ```
+   *
    * @throws {ImageError} for failed I/O.
    */
   async *extents(range: ByteRange = {}): AsyncIterableIterator<MapEntry> {
@@ -148,6 +180,21 @@ export class Image implements AsyncDisposable {
   /**
    * The bytes of the disk as a stream. It reads no faster than it is read, into its reader's own buffers
    * if he has some (`getReader({ mode: "byob" })`), and never holds more than a chunk of 1 MiB.
+   *
+   * ```ts
+   * import { createImage, openImage } from "@qimg/qimg";
+   * import { assertEquals } from "@std/assert";
+   *
+   * const filename = await Deno.makeTempFile();
+   * await createImage({ filename, format: "qcow2", size: 1024 * 1024 });
+   * {
+   *   await using disk = await openImage(filename);
+   *   let length = 0;
+   *   for await (const chunk of disk.readable({ end: 5000 })) length += chunk.length;
+   *   assertEquals(length, 5000);
+   * }
+   * await Deno.remove(filename);
+   * ```
    */
   readable(range: ByteRange = {}): ReadableStream<Uint8Array<ArrayBuffer>> {
     const { start, end } = this.#clamped(range);

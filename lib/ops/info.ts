@@ -51,6 +51,17 @@ export interface InfoOptions {
  * Describes an image, or with `chain` it and all its backing files, top first. Neither backing files
  * nor keys are needed for that.
  *
+ * ```ts
+ * import { createImage, imageInfo } from "@qimg/qimg";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const filename = await Deno.makeTempFile();
+ * await createImage({ filename, format: "qcow2", size: 1024 * 1024 });
+ * const [info] = await imageInfo({ filename });
+ * assertEquals([info?.format, info?.virtualSize], ["qcow2", 1048576]);
+ * await Deno.remove(filename);
+ * ```
+ *
  * @throws {ImageError} also for a chain that comes back to itself.
  */
 export async function imageInfo(

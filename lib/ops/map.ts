@@ -44,6 +44,19 @@ export interface MapOptions {
 /**
  * Where the bytes of an image lie, in order. An empty range gives one entry of length 0.
  *
+ * ```ts
+ * import { createImage, mapImage } from "@qimg/qimg";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const filename = await Deno.makeTempFile();
+ * await createImage({ filename, format: "qcow2", size: 1024 * 1024 });
+ * const entries = await Array.fromAsync(mapImage({ filename }));
+ * assertEquals(entries.map(({ start, length, present }) => [start, length, present]), [
+ *   [0, 1048576, false],
+ * ]);
+ * await Deno.remove(filename);
+ * ```
+ *
  * @throws {ImageError} `Could not read file metadata: …` and what opening throws.
  */
 export async function* mapImage(

@@ -30,6 +30,14 @@ export interface MeasureOptions {
 /**
  * Says how much space an image would take.
  *
+ * ```ts
+ * import { measureImage } from "@qimg/qimg";
+ * import { assert } from "@std/assert";
+ *
+ * const { required, fullyAllocated } = await measureImage({ format: "qcow2", size: 1024 ** 3 });
+ * assert(required < fullyAllocated);
+ * ```
+ *
  * @throws {ImageError} For options that the format refuses `Invalid options for file format '…'`; which
  * and why is reported before.
  */

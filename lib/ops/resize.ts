@@ -27,6 +27,17 @@ const SHRINK_WARNING = "Shrinking an image will delete all data beyond the shrun
 /**
  * Changes an image's virtual size. To refuse to shrink comes with a warning, to be printed after the error.
  *
+ * ```ts
+ * import { createImage, imageInfo, resizeImage } from "@qimg/qimg";
+ * import { assertEquals } from "@std/assert";
+ *
+ * const filename = await Deno.makeTempFile();
+ * await createImage({ filename, format: "qcow2", size: 1024 * 1024 });
+ * await resizeImage({ filename }, { size: 512 * 1024, relative: 1 });
+ * assertEquals((await imageInfo({ filename }))[0]?.virtualSize, 1536 * 1024);
+ * await Deno.remove(filename);
+ * ```
+ *
  * @throws {ImageError}
  */
 export async function resizeImage(
