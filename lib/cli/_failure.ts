@@ -24,6 +24,8 @@ export function describeFailure(
   error: unknown,
   { restricted = false }: { restricted?: boolean } = {},
 ): Failure {
+  // What went wrong first is what the user can do something about.
+  if (error instanceof SuppressedError) return describeFailure(error.suppressed, { restricted });
   const denied = deniedPermission(error);
   if (
     error instanceof CommandError || error instanceof ImageError || error instanceof HostError

@@ -6,6 +6,7 @@
 import type { Checker, CheckResult, RepairMode } from "../block/capabilities.ts";
 import { ImageError, reasonText } from "../block/error.ts";
 import { type CacheMode, READ_ONLY } from "../block/mode.ts";
+import type { BlockNode } from "../block/node.ts";
 import { type Environment, QUIET } from "../graph/environment.ts";
 import { type ImageReference, openImage } from "../graph/open.ts";
 
@@ -53,7 +54,41 @@ export async function checkImage(
   onRepaired?: (counts: { leaks: number; corruptions: number }) => void,
 ): Promise<CheckOutcome | undefined> {
   const mode = { ...READ_ONLY, writable: repair !== "none", checking: true, forceShare, cache };
-  await using node = await openImage(image, mode, environment);
+  const node = await openImage(image, mode, environment);
+  let outcome: CheckOutcome | undefined;
+  try {
+    outcome = await checkNode(node, repair, environment, onRepaired);
+  } catch (error) {
+    await close(node, environment);
+    throw error;
+  }
+  if (outcome === undefined || isClean(outcome.result)) {
+    await node[Symbol.asyncDispose]();
+  } else {
+    await close(node, environment);
+  }
+  return outcome;
+}
+
+/** Closes an image with which something is wrong already: that is the outcome, and a failure to close a part of it. */
+async function close(node: BlockNode, environment: Environment): Promise<void> {
+  try {
+    await node[Symbol.asyncDispose]();
+  } catch (error) {
+    environment.report(ImageError.from(error).message, true);
+  }
+}
+
+function isClean({ corruptions, leaks, checkErrors }: CheckResult): boolean {
+  return corruptions === 0 && leaks === 0 && checkErrors === 0;
+}
+
+async function checkNode(
+  node: BlockNode,
+  repair: RepairMode,
+  environment: Environment,
+  onRepaired?: (counts: { leaks: number; corruptions: number }) => void,
+): Promise<CheckOutcome | undefined> {
   const { checker, driver: format } = node;
   if (checker === undefined) return undefined;
   const first = await pass(checker, repair, environment);
