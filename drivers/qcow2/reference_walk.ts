@@ -152,10 +152,10 @@ export class ReferenceWalk {
       this.run.corruption(`ERROR ${entries.length} snapshots in image with data file`);
     }
     const clusterSize = BigInt(image.geometry.clusterSize);
-    for (const { id, name, storedL1Offset, l1Offset, l1Size } of entries) {
-      if (storedL1Offset % clusterSize !== 0n) {
+    for (const { id, name, exact, l1Offset, l1Size } of entries) {
+      if (exact.l1Offset % clusterSize !== 0n) {
         this.run.corruption(
-          `ERROR snapshot ${id} (${name}) l1_offset=0x${hex(storedL1Offset)}: ` +
+          `ERROR snapshot ${id} (${name}) l1_offset=0x${hex(exact.l1Offset)}: ` +
             "L1 table is not cluster aligned; snapshot table entry corrupted",
         );
       } else if (l1Size > MAX_L1_BYTES / 8) {

@@ -28,14 +28,21 @@ const NO_ICOUNT = 0xffff_ffff_ffff_ffffn;
 
 /** An entry of the snapshot table. */
 export interface Snapshot extends SnapshotInfo {
-  /** Where its L1 table lies, bytes, as stored, not checked. */
-  readonly storedL1Offset: bigint;
-  /** The same, but above 2^53 not exact. */
+  /** Where its L1 table lies, bytes, as stored: neither checked nor, above 2^53, exact. */
   readonly l1Offset: number;
   /** Entries of its L1 table, as stored, not checked. */
   readonly l1Size: number;
   /** Bytes of the virtual disk; where the table does not tell, those of the disk as it is now. */
   readonly diskSize: number;
+  /** The exact values of fields that are numbers here, for writing the table again. */
+  readonly exact: {
+    /** `l1Offset`. */
+    readonly l1Offset: bigint;
+    /** `vmStateSize`. */
+    readonly vmStateSize: bigint;
+    /** `diskSize`. */
+    readonly diskSize: bigint;
+  };
   /** Bytes of extra data in the table. */
   readonly extraSize: number;
   /** The extra data that this driver does not know, kept. */
@@ -149,18 +156,23 @@ async function readEntry(
   const nameBytes = untilNul(new Uint8Array(names.buffer, idLength));
   const decoder = new TextDecoder();
   const icount = extraSize >= 24 ? extra.getBigUint64(16) : NO_ICOUNT;
+  const exact = {
+    l1Offset: fixed.getBigUint64(0),
+    vmStateSize: extraSize >= 8 ? extra.getBigUint64(0) : BigInt(fixed.getUint32(32)),
+    diskSize: extraSize >= 16 ? extra.getBigUint64(8) : BigInt(header.size),
+  };
   return {
     id: decoder.decode(idBytes),
     name: decoder.decode(nameBytes),
     dateSeconds: fixed.getUint32(16),
     dateNanoseconds: fixed.getUint32(20),
     vmClock: fixed.getBigUint64(24),
-    vmStateSize: extraSize >= 8 ? Number(extra.getBigUint64(0)) : fixed.getUint32(32),
+    vmStateSize: Number(exact.vmStateSize),
     ...(icount === NO_ICOUNT ? {} : { icount }),
-    storedL1Offset: fixed.getBigUint64(0),
-    l1Offset: Number(fixed.getBigUint64(0)),
+    l1Offset: Number(exact.l1Offset),
     l1Size: fixed.getUint32(8),
-    diskSize: extraSize >= 16 ? Number(extra.getBigUint64(8)) : header.size,
+    diskSize: Number(exact.diskSize),
+    exact,
     extraSize,
     unknownExtra: new Uint8Array(extra.buffer).slice(KNOWN_EXTRA),
     idBytes,
@@ -194,8 +206,8 @@ export function encodeSnapshotTable(entries: readonly Snapshot[]): Uint8Array<Ar
   for (const entry of entries) {
     at = alignEntry(at);
     const extraSize = Math.max(KNOWN_EXTRA, entry.extraSize);
-    const state = BigInt(entry.vmStateSize);
-    view.setBigUint64(at, entry.storedL1Offset);
+    const { l1Offset, vmStateSize: state, diskSize } = entry.exact;
+    view.setBigUint64(at, l1Offset);
     view.setUint32(at + 8, entry.l1Size);
     view.setUint16(at + 12, entry.idBytes.length);
     view.setUint16(at + 14, entry.nameBytes.length);
@@ -205,7 +217,7 @@ export function encodeSnapshotTable(entries: readonly Snapshot[]): Uint8Array<Ar
     view.setUint32(at + 32, state > 0xffff_ffffn ? 0 : Number(state));
     view.setUint32(at + 36, extraSize);
     view.setBigUint64(at + 40, state);
-    view.setBigUint64(at + 48, BigInt(entry.diskSize));
+    view.setBigUint64(at + 48, diskSize);
     view.setBigUint64(at + 56, entry.icount ?? NO_ICOUNT);
     table.set(entry.unknownExtra, at + FIXED + KNOWN_EXTRA);
     table.set(entry.idBytes, at + FIXED + extraSize);
