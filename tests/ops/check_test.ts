@@ -22,12 +22,13 @@ async function setRefcounts(path: string, refcounts: Record<number, number>): Pr
 }
 
 /** What is done to an image's refcounts, and how long its file is then, in clusters. */
-const DAMAGES: Readonly<Record<string, { refcounts: Record<number, number>; clusters?: number }>> = {
-  clean: { refcounts: {} },
-  leaky: { refcounts: { 10: 1, 12: 3 }, clusters: 20 },
-  corrupt: { refcounts: { 5: 0, 6: 2 } },
-  both: { refcounts: { 6: 0, 11: 1 }, clusters: 20 },
-};
+const DAMAGES: Readonly<Record<string, { refcounts: Record<number, number>; clusters?: number }>> =
+  {
+    clean: { refcounts: {} },
+    leaky: { refcounts: { 10: 1, 12: 3 }, clusters: 20 },
+    corrupt: { refcounts: { 5: 0, 6: 2 } },
+    both: { refcounts: { 6: 0, 11: 1 }, clusters: 20 },
+  };
 
 async function makeImage(dir: string, name: string): Promise<void> {
   await useReference(["create", "-q", "-f", "qcow2", name, "1M"], { cwd: dir });
@@ -35,18 +36,6 @@ async function makeImage(dir: string, name: string): Promise<void> {
   const { refcounts, clusters } = DAMAGES[name]!;
   if (clusters !== undefined) await Deno.truncate(`${dir}/${name}`, clusters * CLUSTER);
   await setRefcounts(`${dir}/${name}`, refcounts);
-}
-
-for (const name of Object.keys(DAMAGES)) {
-  const setup = (dir: string) => makeImage(dir, name);
-    await useReference(["create", "-q", "-f", "qcow2", name, "1M"], { cwd: dir });
-    await writeWithReference(name, ["write -P 1 0 128k"], { cwd: dir, format: "qcow2" });
-  }
-  await Deno.truncate(`${dir}/leaky`, 20 * CLUSTER);
-  await setRefcounts(`${dir}/leaky`, { 10: 1, 12: 3 });
-  await setRefcounts(`${dir}/corrupt`, { 5: 0, 6: 2 });
-  await Deno.truncate(`${dir}/both`, 20 * CLUSTER);
-  await setRefcounts(`${dir}/both`, { 6: 0, 11: 1 });
 }
 
 for (const name of Object.keys(DAMAGES)) {
@@ -69,7 +58,7 @@ for (const name of Object.keys(DAMAGES)) {
 testSame(
   ["check -r some clean", "check -T some clean", "check -f raw clean", "check -f raw none"],
   {
-    setup: makeImages,
+    setup: (dir) => makeImage(dir, "clean"),
   },
 );
 
