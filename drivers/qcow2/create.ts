@@ -51,7 +51,8 @@ export async function formatImage(
   context: DriverContext,
 ): Promise<void> {
   const header = newHeader(parameters);
-  if (dataFile !== undefined) header.dataFile = parameters.dataFile;
+  // The name without a protocol's prefix: it is taken literally when the image is opened.
+  if (dataFile !== undefined) header.dataFile = dataFile.filename;
   if (parameters.dataFileRaw) header.autoclear |= BigInt(Autoclear.dataFileRaw);
   // Whether it fits is known before anything long is done.
   encodeHeader(header);

@@ -9,6 +9,7 @@ import { isZero } from "../../lib/bytes/zero_scan.ts";
 import { Autoclear } from "./_layout.ts";
 import type { Bitmaps } from "./bitmaps.ts";
 import { discardHost } from "./cluster_entry.ts";
+import { signalCorruption } from "./corruption.ts";
 import type { Qcow2Image } from "./image.ts";
 import { growL1 } from "./l1_table.ts";
 import { flushImage } from "./lazy.ts";
@@ -87,15 +88,15 @@ async function grow(image: Qcow2Image, length: number, how: Preallocation): Prom
   const shows = backing !== null && backing.length > header.size && length > header.size;
   if (how === "off") {
     if (image.hasDataFile) await image.dataFile.resize(length, "off");
-    if (shows) await coverBacking(image, area);
-    return;
-  }
-  if (how === "metadata" || image.hasDataFile) {
+    if (!shows) return;
+    await coverBacking(image, area);
+  } else if (how === "metadata" || image.hasDataFile) {
     await preallocateMetadata(image, area, how);
     if (shows) await coverBacking(image, area);
   } else {
     await preallocateData(image, area, how, shows);
   }
+  // The header's size, which comes next, must not show the area before it is what it should be.
   await flushImage(image);
 }
 
@@ -140,9 +141,13 @@ async function shrink(image: Qcow2Image, length: number): Promise<void> {
   const oldLength = file.length;
   const last = await during(
     "Failed to find the last cluster",
-    () => image.lock.run(() => image.refcounts.lastUsed(Math.ceil(oldLength / clusterSize))),
+    async () => {
+      const clusters = Math.ceil(oldLength / clusterSize);
+      const last = await image.lock.run(() => image.refcounts.lastUsed(clusters));
+      if (last >= 0) return last;
+      throw await signalCorruption(image, "There are no references in the refcount table.");
+    },
   );
-  if (last < 0) throw ImageError.fromErrno("EIO", { file: image.context.filename });
   const end = (last + 1) * clusterSize;
   if (end < oldLength) {
     try {
