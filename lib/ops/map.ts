@@ -110,8 +110,8 @@ export async function* mapNode(
       const behind = levels[depth + 1];
       if (extent.state !== "unallocated") next = entryOf(extent, at, depth);
       else if (behind === undefined || at >= behind.length) {
-        // Not allocated anywhere, or behind the end of the next level.
-        next = { ...nothing(at), length, depth, zero: true };
+        // Not allocated anywhere, or behind the end of the next level. Space may be reserved all the same.
+        next = { ...entryOf(extent, at, depth), present: false };
       } else length = Math.min(length, behind.length - at);
     }
     at += next.length;
