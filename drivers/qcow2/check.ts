@@ -41,11 +41,8 @@ async function check(
 ): Promise<CheckResult> {
   image.assertUsable();
   const run = new CheckRun(image, repair, report);
-  if (!image.file.readOnly) {
-    // The check reads the file; what is still in memory belongs there first.
-    await image.l2.write();
-    await image.refcounts.write();
-  }
+  // L2 tables are read from the file; what is still in memory belongs there first.
+  if (!image.file.readOnly) await image.l2.write();
   const snapshotCorruptions = await checkSnapshotTable(run);
   try {
     await checkRefcounts(run);

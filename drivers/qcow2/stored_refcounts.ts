@@ -8,7 +8,7 @@ import type { RefcountFormat } from "./refcount_format.ts";
 /** Flag bits of a refcount table entry, not part of the block's offset. */
 const RESERVED_LOW = 0x1ff;
 
-/** A refcount block as it is in the file. */
+/** A refcount block. */
 export interface StoredBlock {
   /** Its bytes, valid until the next block is asked for; `undefined`: no block, all refcounts are 0. */
   readonly bytes: Uint8Array | undefined;
@@ -19,8 +19,9 @@ export interface StoredBlock {
 const NO_BLOCK: StoredBlock = { bytes: undefined, error: undefined };
 
 /**
- * The refcounts in the file, for a check: read block after block, past the
- * image's cache, which a damaged image may have made unusable.
+ * The stored refcounts, for a check: block after block, without crowding the
+ * image's cache (what it holds counts, though, for it may be newer than the
+ * file), and after a corruption that makes the image unusable, too.
  */
 export class StoredRefcounts {
   /** Refcounts of one block. */
@@ -29,7 +30,6 @@ export class StoredRefcounts {
   readonly format: RefcountFormat;
   readonly #image: Qcow2Image;
   readonly #buffer: Uint8Array;
-  #bufferOffset = -1;
 
   /** The refcounts that the image's refcount table leads to. */
   constructor(image: Qcow2Image) {
@@ -39,9 +39,10 @@ export class StoredRefcounts {
     this.#buffer = new Uint8Array(image.geometry.clusterSize);
   }
 
-  /** Block `index`, read from the file. A misplaced one is a corruption, fatal if the image is writable. */
+  /** Block `index`. A misplaced one is a corruption, fatal if the image is writable. */
   async block(index: number): Promise<StoredBlock> {
-    const { refcounts: { table }, file, geometry } = this.#image;
+    const { refcounts, file, geometry } = this.#image;
+    const { table } = refcounts;
     if (index >= table.length) return NO_BLOCK;
     const offset = table.offset(index);
     if (offset === 0) return NO_BLOCK;
@@ -52,11 +53,9 @@ export class StoredRefcounts {
       return { bytes: undefined, error: await signalCorruption(this.#image, text) };
     }
     try {
-      if (this.#bufferOffset !== offset) {
-        this.#bufferOffset = -1;
-        await readPadded(file, offset, this.#buffer);
-        this.#bufferOffset = offset;
-      }
+      const cached = refcounts.cache.peek(offset);
+      if (cached === undefined) await readPadded(file, offset, this.#buffer);
+      else this.#buffer.set(cached.entries.bytes);
     } catch (error) {
       return { bytes: undefined, error: ImageError.from(error) };
     }
@@ -76,10 +75,5 @@ export class StoredRefcounts {
     return this.format.bits === 64
       ? viewOf(block).getBigUint64(index * 8)
       : BigInt(this.format.get(block, index));
-  }
-
-  /** Forgets the block that was read last: it may have changed. */
-  forget(): void {
-    this.#bufferOffset = -1;
   }
 }
