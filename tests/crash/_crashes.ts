@@ -2,7 +2,7 @@
  * Crashing an image at every moment of its life: a scenario is played once and
  * recorded, then states that a crash may have left are opened and looked at.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertArrayIncludes, assertEquals } from "@std/assert";
 import type { CheckResult } from "../../lib/block/capabilities.ts";
 import type { OpenMode } from "../../lib/block/mode.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
@@ -11,7 +11,7 @@ import { MemoryNode } from "../_memory_node.ts";
 import { Random } from "../_random.ts";
 import { reference, runReference } from "../_reference.ts";
 import { tempDir } from "../_temp.ts";
-import { findForeign, Guest, readTags, SECTOR, stamps } from "./_guest.ts";
+import { type Allowed, findForeign, Guest, readTags, SECTOR, stamps } from "./_guest.ts";
 import { Journal } from "./_journal.ts";
 
 /** Multiplies the number of states; for a long run. */
@@ -37,6 +37,8 @@ export interface CrashScenario {
   readonly options?: Readonly<Record<string, string>>;
   /** The image if somebody else made it: its bytes. */
   readonly image?: () => Promise<Uint8Array>;
+  /** That somebody is the reference. */
+  readonly needsReference?: boolean;
   /** The image has a backing file of so many sectors, all of them stamped. */
   readonly backing?: number;
   /** The image has a data file. */
@@ -53,9 +55,6 @@ export interface CrashScenario {
   readonly leaks?: boolean;
 }
 
-/** What each sector may hold. */
-export type Allowed = readonly (readonly number[])[];
-
 /** A scenario that was played. */
 interface Recording {
   readonly scenario: CrashScenario;
@@ -71,7 +70,11 @@ interface Recording {
  * sample of the states.
  */
 export function crashTest(name: string, scenario: CrashScenario): void {
-  Deno.test(`crash: ${name}`, () => crashEverywhere(scenario));
+  Deno.test({
+    name: `crash: ${name}`,
+    ignore: scenario.needsReference === true && reference.ignore,
+    fn: () => crashEverywhere(scenario),
+  });
   Deno.test({
     name: `crash: ${name}: a sample through the reference's check`,
     ignore: reference.ignore,
@@ -84,31 +87,44 @@ export async function crashEverywhere(scenario: CrashScenario): Promise<void> {
   const random = new Random(SEED);
   const recording = await record(scenario, random);
   const { journal, guest } = recording;
-  assert(journal.now > 0, "the scenario did nothing");
-
   const expectations = guest.expectations();
+  let count = 0;
+  await lookAtStates(journal, random, async (files, moment) => {
+    const deep = count++ % DEEP === 0 ? random : undefined;
+    await examine(recording, files, expectations.at(moment), deep);
+  });
+  await examineEnd(recording, journal.replay().end());
+}
+
+/** Shows `look` states that crashes may leave; what it throws is told with the moment. */
+export async function lookAtStates(
+  journal: Journal,
+  random: Random,
+  look: (files: readonly MemoryNode[], moment: number) => Promise<void>,
+): Promise<void> {
+  assert(journal.now > 0, "the scenario did nothing");
   const replay = journal.replay();
   const perMoment = STATES * THOROUGHNESS / (journal.now + 1);
-  let count = 0;
   do {
-    const allowed = expectations.at(replay.time);
-    const look = async (kind: string, files: readonly MemoryNode[]) => {
+    const states = [
+      ...Array.from({ length: wanted(perMoment / 3, random) > 0 ? 1 : 0 }, () => "killed" as const),
+      ...Array.from(
+        { length: replay.volatile ? wanted(perMoment * 2 / 3, random) : 0 },
+        () => "lost" as const,
+      ),
+    ];
+    for (const kind of states) {
+      const files = kind === "killed" ? replay.killed() : replay.lost(random);
       try {
-        await examine(recording, files, allowed, count++ % DEEP === 0 ? random : undefined);
+        await look(files, replay.time);
       } catch (error) {
         throw new Error(
-          `QIMG_CRASH_SEED=${SEED}: ${kind} at ${describe(recording, replay.time)}`,
+          `QIMG_CRASH_SEED=${SEED}: ${kind} at ${describe(journal, replay.time)}`,
           { cause: error },
         );
       }
-    };
-    if (wanted(perMoment / 3, random) > 0) await look("killed", replay.killed());
-    if (!replay.volatile) continue;
-    for (let n = wanted(perMoment * 2 / 3, random); n > 0; n--) {
-      await look("host lost", replay.lost(random));
     }
   } while (replay.step());
-  await examineEnd(recording, replay.killed());
 }
 
 /** How many states to look at where `average` of them would be right. */
@@ -116,7 +132,7 @@ function wanted(average: number, random: Random): number {
   return Math.floor(average) + (random.below(1000) < average % 1 * 1000 ? 1 : 0);
 }
 
-function describe({ journal }: Recording, time: number): string {
+function describe(journal: Journal, time: number): string {
   const events = journal.events.slice(Math.max(time - 12, 0), time).map(({ file, request }) =>
     `${file}:${request.kind}@${request.offset}+${request.length}`
   );
@@ -179,8 +195,18 @@ async function record(scenario: CrashScenario, random: Random): Promise<Recordin
   return { scenario, journal, guest, backing, snapshots };
 }
 
-/** Opens the image in a copy of `files`. */
-async function openState(
+/** The bytes of an image that `guest` was let loose on. */
+export async function preparedImage(
+  options: Readonly<Record<string, string>>,
+  act: CrashScenario["act"],
+): Promise<Uint8Array> {
+  const random = new Random(SEED);
+  const { journal } = await record({ options, act }, random);
+  return journal.replay().end()[0]!.bytes();
+}
+
+/** Opens the image in `files`; for reading, in a copy of them. */
+export async function openState(
   { backing }: Pick<Recording, "backing">,
   files: readonly MemoryNode[],
   mode: Partial<OpenMode>,
@@ -213,7 +239,8 @@ async function examine(
     const { node } = await openState(recording, files, {});
     await using disk = node;
     if (!dirty) await assertSound(disk);
-    assertEquals(await findForeign(disk, allowed), undefined);
+    assertEquals(await findForeign(disk, allowed.sectors), undefined);
+    assertArrayIncludes(allowed.lengths, [disk.length], "the disk's length");
   }
   await examineSnapshots(recording, files);
   await recording.scenario.inspect?.(files, allowed);
@@ -222,8 +249,8 @@ async function examine(
   }
 }
 
-/** Finds no corruption; leaks are all right unless `leaks` says otherwise. */
-async function assertSound(disk: BlockNode, leaks = true): Promise<CheckResult> {
+/** What a check finds is no corruption; leaks are all right if `leaks` says so. */
+export async function assertSound(disk: BlockNode, leaks = true): Promise<CheckResult> {
   const lines: string[] = [];
   const result = await disk.checker!.check("none", (line) => void lines.push(line));
   const { corruptions, checkErrors } = result;
@@ -239,12 +266,12 @@ async function takeIntoUse(
   allowed: Allowed,
   random: Random,
 ): Promise<void> {
-  const written = [...allowed];
+  const written = [...allowed.sectors];
   const used = files.map((node) => node.copy());
   {
     const { node } = await openState(recording, used, { writable: true });
     await using disk = node;
-    assertEquals(await findForeign(disk, allowed), undefined, "opened for writing");
+    assertEquals(await findForeign(disk, allowed.sectors), undefined, "opened for writing");
     for (let n = 0; n < 3; n++) {
       const sector = random.below(disk.length / SECTOR);
       const count = random.between(1, Math.min(disk.length / SECTOR - sector, 24));
@@ -318,7 +345,7 @@ async function crashForReference(scenario: CrashScenario): Promise<void> {
       await assertReferenceAccepts(
         recording,
         files,
-        `QIMG_CRASH_SEED=${SEED} at ${describe(recording, replay.time)}`,
+        `QIMG_CRASH_SEED=${SEED} at ${describe(recording.journal, replay.time)}`,
       );
     }
   }

@@ -3,7 +3,7 @@
  * write that it comes from, so that what is found after a crash can be told to
  * be old, new, or nothing that ever belonged there.
  */
-import type { BlockNode, ZeroFlags } from "../../lib/block/node.ts";
+import type { BlockNode, Preallocation, ZeroFlags } from "../../lib/block/node.ts";
 import { loadCodec } from "../../lib/codec/mod.ts";
 import type { Journal } from "./_journal.ts";
 
@@ -52,6 +52,9 @@ interface Deed {
   readonly count: number;
   /** What a sector reads as from then on: one of these. */
   readonly tags: readonly number[];
+  /** The length that the disk gets, bytes, and whether it has it now. */
+  readonly length?: number;
+  readonly through?: boolean;
 }
 
 /** A disk as its user sees it. Sectors that requests in flight have in common are not its strength. */
@@ -151,6 +154,19 @@ export class Guest {
     this.#deeds.push({ moment: this.#journal.now, count: 0, tags: [] });
   }
 
+  /** Changes the length of the disk, bytes. What is cut off may show whatever it did, or zeros, or `below`. */
+  async resize(length: number, how: Preallocation, below: readonly number[] = []): Promise<void> {
+    const end = length / SECTOR;
+    for (let at = end; at < this.sectors; at++) {
+      this.change(at, 1, [...this.#latest[at]!, ZEROS, ...below]);
+    }
+    this.#deeds.push({ moment: this.#journal.now, count: 0, tags: [], length, through: false });
+    await this.node.resize(length, how);
+    this.#deeds.push({ moment: this.#journal.now, count: 0, tags: [], length, through: true });
+    this.#latest.length = Math.min(this.#latest.length, end);
+    while (this.#latest.length < end) this.#latest.push([ZEROS]);
+  }
+
   /** Says that from now on each sector of a range reads as one of `tags`. */
   change(sector: number, count: number, tags: readonly number[]): void {
     this.#deeds.push({ moment: this.#journal.now, sector, count, tags });
@@ -168,40 +184,58 @@ export class Guest {
   }
 }
 
-/** What each sector of a disk may read as after a crash. */
+/** What a disk may be like after a crash. */
+export interface Allowed {
+  /** By sector: numbers of writes. What is not there reads as zeros. */
+  readonly sectors: readonly (readonly number[])[];
+  /** Its length, bytes. */
+  readonly lengths: readonly number[];
+}
+
+/** What a disk may be like after a crash, moment by moment. */
 export class Expectations {
   readonly #deeds: readonly Deed[];
-  readonly #allowed: number[][];
-  #latest: (readonly number[])[];
+  readonly #sectors: number[][];
+  readonly #latest: (readonly number[])[];
+  #lengths: number[];
   #done = 0;
 
   /** From the state of the disk at the begin, and what was done to it. */
   constructor(initial: readonly (readonly number[])[], deeds: readonly Deed[]) {
     this.#deeds = deeds;
-    this.#allowed = initial.map((tags) => [...tags]);
+    this.#sectors = initial.map((tags) => [...tags]);
     this.#latest = [...initial];
+    this.#lengths = [initial.length * SECTOR];
   }
 
   /** By sector: what was last flushed, and everything that was written since. */
-  at(moment: number): readonly (readonly number[])[] {
+  at(moment: number): Allowed {
     for (; this.#done < this.#deeds.length; this.#done++) {
       const deed = this.#deeds[this.#done]!;
       if (deed.moment > moment) break;
-      if (deed.sector === undefined) {
-        for (const [sector, tags] of this.#latest.entries()) this.#allowed[sector] = [...tags];
-        continue;
-      }
-      while (this.#allowed.length < deed.sector + deed.count) {
-        // The disk grew.
-        this.#latest.push([ZEROS]);
-        this.#allowed.push([ZEROS]);
-      }
-      for (let at = deed.sector; at < deed.sector + deed.count; at++) {
-        this.#allowed[at]!.push(...deed.tags);
-        this.#latest[at] = deed.tags;
-      }
+      this.#take(deed);
     }
-    return this.#allowed;
+    return { sectors: this.#sectors, lengths: this.#lengths };
+  }
+
+  #take({ sector, count, tags, length, through }: Deed): void {
+    if (length !== undefined) {
+      this.#lengths = through ? [length] : [...this.#lengths, length];
+      return;
+    }
+    if (sector === undefined) {
+      for (const [at, latest] of this.#latest.entries()) this.#sectors[at] = [...latest];
+      return;
+    }
+    while (this.#sectors.length < sector + count) {
+      // The disk grew.
+      this.#latest.push([ZEROS]);
+      this.#sectors.push([ZEROS]);
+    }
+    for (let at = sector; at < sector + count; at++) {
+      this.#sectors[at]!.push(...tags);
+      this.#latest[at] = tags;
+    }
   }
 }
 

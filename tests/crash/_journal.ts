@@ -60,23 +60,32 @@ export class Journal {
 /** Bytes of a file that can grow and shrink. */
 class FileBytes {
   #bytes: Uint8Array;
-  length: number;
+  #length: number;
 
   constructor(bytes: Uint8Array) {
     this.#bytes = bytes.slice();
-    this.length = bytes.length;
+    this.#length = bytes.length;
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  set length(length: number) {
+    this.#reserve(length);
+    this.#length = length;
   }
 
   /** What a reader sees. */
   get content(): Uint8Array {
-    return this.#bytes.subarray(0, this.length);
+    return this.#bytes.subarray(0, this.#length);
   }
 
   copy(): FileBytes {
     return new FileBytes(this.content);
   }
 
-  /** Sets bytes without a change of the length, as far as there is room in memory for them. */
+  /** Sets bytes; the length stays. */
   store(offset: number, bytes: Uint8Array): void {
     this.#reserve(offset + bytes.length);
     this.#bytes.set(bytes, offset);
@@ -175,6 +184,12 @@ export class Replay {
     return true;
   }
 
+  /** The files after everything. */
+  end(): MemoryNode[] {
+    while (this.step());
+    return this.killed();
+  }
+
   /** Whether a host that fails now may lose something. */
   get volatile(): boolean {
     return this.#files.some(({ pending }) => pending.length > 0);
@@ -244,5 +259,4 @@ function keepSome(
   }
   // The length is a thing of its own; mostly it is there.
   bytes.length = random.oneIn(4) ? random.pick(lengths) : Math.max(...lengths);
-  bytes.store(bytes.length, new Uint8Array(0));
 }
