@@ -28,7 +28,10 @@ export interface CompareOptions {
   readonly onSizeMismatch?: () => void;
 }
 
-/** What differs. */
+/**
+ * What differs. `sizesDiffer` is about what matters for the result: false also where the common part differs
+ * already.
+ */
 export type CompareResult =
   | { readonly kind: "identical"; readonly sizesDiffer: boolean }
   | { readonly kind: "content"; readonly offset: number; readonly sizesDiffer: boolean }
@@ -73,14 +76,16 @@ export async function compareImages(
   if (strict && sizeA !== sizeB) return { kind: "size" };
   const isMuch = Math.min(await hostBytes(a.node), await hostBytes(b.node)) >= MUCH;
   await using pool = isMuch ? new WorkerPool(threadLimit(Infinity), 0) : new InlinePool(0);
+  const meter = new Meter(total);
   const how: ComparisonOptions = {
     pool,
     pace: new Pace(environment.signal),
     strict,
-    onProgress: (offset) => onProgress?.(offset / total, total),
+    onProgress: (offset) => onProgress?.(meter.fractionAt(offset), total),
   };
   const found = await findDifference(a, b, end, how);
-  if (found !== undefined) return { ...found, sizesDiffer: false };
+  if (found?.kind === "status") return { kind: "status", offset: found.offset };
+  if (found !== undefined) return { kind: "content", offset: found.offset, sizesDiffer: false };
   const sizesDiffer = sizeA !== sizeB;
   if (sizesDiffer) {
     onSizeMismatch?.();
@@ -88,6 +93,27 @@ export async function compareImages(
     if (offset >= 0) return { kind: "content", offset, sizesDiffer };
   }
   return { kind: "identical", sizesDiffer };
+}
+
+/**
+ * Turns offsets into fractions as the reference does, which adds up the percentages of its steps in single
+ * precision: what it shows in the end may be a little less than 100.
+ */
+class Meter {
+  readonly #total: number;
+  #offset = 0;
+  #percent = 0;
+
+  constructor(total: number) {
+    this.#total = total;
+  }
+
+  fractionAt(offset: number): number {
+    const step = Math.fround(Math.fround(offset - this.#offset) / this.#total);
+    this.#offset = offset;
+    this.#percent = Math.min(Math.fround(this.#percent + Math.fround(step * 100)), 100);
+    return this.#percent / 100;
+  }
 }
 
 async function openSide(
