@@ -199,7 +199,7 @@ export class Qcow2Node implements BlockNode {
     length: number,
   ): ReturnType<Allocator["allocate"]> {
     this.#check(offset, length, "write");
-    const allocation = await allocateGuest(this.#image, offset, length);
+    const allocation = await allocateGuest(this.#image, offset, length, true);
     this.#image.guestWrite?.(offset, allocation.length);
     return allocation;
   }

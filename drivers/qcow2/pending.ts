@@ -18,12 +18,15 @@ export class PendingRange implements RangeBounds {
   readonly to: number;
   /** How far the caller is. */
   state: "open" | "published" | "abandoned" = "open";
+  /** The caller is a planner, who may wait for other requests before this range ends. */
+  readonly planned: boolean;
   /** Resolves when the copy-on-write around the range is done: those who come later may write from then on. */
   readonly prepared: Promise<void>;
   readonly #prepared = Promise.withResolvers<void>();
 
   /** A range that nothing was done for yet. */
-  constructor({ dataFrom, dataTo, from, to }: RangeBounds) {
+  constructor({ dataFrom, dataTo, from, to }: RangeBounds, planned: boolean) {
+    this.planned = planned;
     this.dataFrom = dataFrom;
     this.dataTo = dataTo;
     this.from = from;
@@ -74,6 +77,11 @@ export class PendingRun {
   /** Whether any range still waits for its caller. */
   get open(): boolean {
     return this.ranges.some(({ state }) => state === "open");
+  }
+
+  /** Whether any range waits for a planner. */
+  get waitsForPlanner(): boolean {
+    return this.ranges.some(({ state, planned }) => planned && state === "open");
   }
 
   /** Tells those who wait that it is over. */

@@ -33,7 +33,8 @@ interface Piece {
 }
 
 /**
- * Host space for a prefix of a guest range: see `Allocator`.
+ * Host space for a prefix of a guest range: see `Allocator`. `planned`: for a
+ * planner, who may keep it open while it waits for other requests.
  *
  * @throws {ImageError} of the file, or `EIO` for damaged tables.
  */
@@ -41,9 +42,10 @@ export async function allocateGuest(
   image: Qcow2Image,
   offset: number,
   length: number,
+  planned = false,
 ): Promise<GuestAllocation> {
   image.assertUsable();
-  const pieces = await image.lock.run(() => planPieces(image, offset, length));
+  const pieces = await image.lock.run(() => planPieces(image, { offset, length, planned }));
   const allocation = new GuestAllocation(image, pieces);
   try {
     for (const piece of pieces) await prepare(image, piece);
@@ -81,9 +83,15 @@ export class GuestAllocation implements Allocation {
     return this.#end("abandoned");
   }
 
-  /** Resolves when the range is reachable: others that write to the same clusters may keep it back. */
+  /**
+   * Resolves when the published range is reachable: others that write to the
+   * same clusters may keep it back. Planners are not waited for, they may be
+   * waiting for this.
+   */
   async settled(): Promise<void> {
-    for (const { run } of this.#pieces) await run?.settled;
+    for (const { run } of this.#pieces) {
+      if (run !== undefined && !run.waitsForPlanner) await run.settled;
+    }
   }
 
   async #end(state: "published" | "abandoned"): Promise<void> {
@@ -99,14 +107,17 @@ export class GuestAllocation implements Allocation {
 }
 
 /** Plans an allocation: pieces that follow each other in the guest and in the file. The lock is held. */
-async function planPieces(image: Qcow2Image, offset: number, length: number): Promise<Piece[]> {
+async function planPieces(
+  image: Qcow2Image,
+  { offset, length, planned }: { offset: number; length: number; planned: boolean },
+): Promise<Piece[]> {
   const pieces: Piece[] = [];
   let left = Math.min(length, MAX_ALLOCATION);
   let at = offset;
   let host = -1;
   try {
     while (left > 0) {
-      const piece = await planPiece(image, at, left, host);
+      const piece = await planPiece(image, { guest: at, length: left, host, planned });
       if (piece === undefined) break;
       pieces.push(piece);
       at += piece.length;
@@ -127,15 +138,13 @@ async function planPieces(image: Qcow2Image, offset: number, length: number): Pr
 /** One piece, at `host` unless that is negative; `undefined` if there is none at that place. */
 async function planPiece(
   image: Qcow2Image,
-  guest: number,
-  length: number,
-  host: number,
+  { guest, length, host, planned }: Wish,
 ): Promise<Piece | undefined> {
   const { clusterSize, l2Entries } = image.geometry;
   const inside = guest % clusterSize;
   const pending = image.pending.first(guest - inside, inside + length);
   if (pending !== undefined) {
-    if (pending.guest <= guest) return joinRun(image, pending, guest, length, host);
+    if (pending.guest <= guest) return joinRun(image, pending, { guest, length, host, planned });
     length = pending.guest - guest;
   }
   const table = await image.l2.own(guest);
@@ -144,17 +153,26 @@ async function planPiece(
     Math.ceil((inside + length) / clusterSize),
     image.l2.entriesForRun(guest),
   );
-  const request: PieceRequest = { guest, length, host, inside, index, clusters };
+  const request: PieceRequest = { guest, length, host, planned, inside, index, clusters };
   return ownsCluster(image, table, index)
     ? await overwrite(image, table, request)
     : await allocateNew(image, table, request);
 }
 
-interface PieceRequest {
+/** A piece that is wanted. */
+interface Wish {
+  /** First guest byte. */
   readonly guest: number;
+  /** Most bytes. */
   readonly length: number;
   /** Where the piece has to begin; negative: anywhere. */
   readonly host: number;
+  /** For a planner. */
+  readonly planned: boolean;
+}
+
+/** A wish that no pending run grants. */
+interface PieceRequest extends Wish {
   /** `guest` within its cluster. */
   readonly inside: number;
   /** L2 index of the first cluster. */
@@ -167,9 +185,7 @@ interface PieceRequest {
 function joinRun(
   image: Qcow2Image,
   run: PendingRun,
-  guest: number,
-  length: number,
-  host: number,
+  { guest, length, host, planned }: Wish,
 ): Piece | undefined {
   const dataFrom = guest - run.guest;
   const place = run.host + dataFrom;
@@ -182,7 +198,7 @@ function joinRun(
     dataTo,
     from: subclusters === 1 ? dataFrom : dataFrom - dataFrom % subclusterSize,
     to: subclusters === 1 ? dataTo : Math.ceil(dataTo / subclusterSize) * subclusterSize,
-  });
+  }, planned);
   run.ranges.push(range);
   return { length: dataTo - dataFrom, host: place, run, range };
 }
@@ -200,7 +216,7 @@ function ownsCluster(image: Qcow2Image, table: L2Table, index: number): boolean 
 async function overwrite(
   image: Qcow2Image,
   table: L2Table,
-  { guest, length, host, inside, index, clusters }: PieceRequest,
+  { guest, length, host, planned, inside, index, clusters }: PieceRequest,
 ): Promise<Piece | undefined> {
   const { clusterSize, entrySize } = image.geometry;
   const { entries } = table;
@@ -239,7 +255,11 @@ async function overwrite(
     clusterSize,
     fresh: false,
   });
-  return { ...piece, run, range: begin(image, run, { dataFrom: inside, dataTo, ...bounds }) };
+  return {
+    ...piece,
+    run,
+    range: begin(image, run, { dataFrom: inside, dataTo, ...bounds }, planned),
+  };
 }
 
 /** Whether every subcluster that is written to stores data already, so that no entry changes. */
@@ -278,7 +298,7 @@ function assertBitmap(image: Qcow2Image, table: L2Table, index: number): void {
 async function allocateNew(
   image: Qcow2Image,
   table: L2Table,
-  { guest, length, host, inside, index, clusters }: PieceRequest,
+  { guest, length, host, planned, inside, index, clusters }: PieceRequest,
 ): Promise<Piece | undefined> {
   const { clusterSize, subclusters } = image.geometry;
   let count = 1;
@@ -311,12 +331,17 @@ async function allocateNew(
     clusterSize,
     fresh: true,
   });
-  const range = begin(image, run, { dataFrom: inside, dataTo, ...bounds });
+  const range = begin(image, run, { dataFrom: inside, dataTo, ...bounds }, planned);
   return { length: dataTo - inside, host: cluster + inside, run, range };
 }
 
-function begin(image: Qcow2Image, run: PendingRun, bounds: RangeBounds): PendingRange {
-  const range = new PendingRange(bounds);
+function begin(
+  image: Qcow2Image,
+  run: PendingRun,
+  bounds: RangeBounds,
+  planned: boolean,
+): PendingRange {
+  const range = new PendingRange(bounds, planned);
   run.ranges.push(range);
   image.pending.add(run);
   return range;
@@ -512,7 +537,7 @@ export async function preallocateGuest(
   offset: number,
   length: number,
 ): Promise<HostRange> {
-  const pieces = await image.lock.run(() => planPieces(image, offset, length));
+  const pieces = await image.lock.run(() => planPieces(image, { offset, length, planned: false }));
   for (const piece of pieces) await prepare(image, piece);
   await image.lock.run(async () => {
     for (const { run } of pieces) {
