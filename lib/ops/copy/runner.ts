@@ -29,9 +29,20 @@ const SECTOR = 512;
 /** Open files kept for later jobs; more are only in use with images of very many files. */
 const MOST_FILES = 64;
 
+/** Whether two arrays of one length have the same bytes. */
+type Equality = (a: Uint8Array, b: Uint8Array) => boolean;
+
+/** How a {@linkcode JobRunner} does its jobs. */
+export interface JobRunnerOptions {
+  /** It is worth 10 ms at the start to compare five times as fast. */
+  readonly forMuch?: boolean;
+}
+
 /** Does jobs one after the other, with files and buffers of its own. */
 export class JobRunner implements Disposable {
   readonly #slots: readonly Uint8Array[];
+  readonly #forMuch: boolean;
+  #equal: Equality = () => false;
   readonly #files = new Map<string, HostFile>();
   readonly #codecs = new Map<CodecName, Codec>();
   readonly #packed = new Scratch();
@@ -40,8 +51,9 @@ export class JobRunner implements Disposable {
   readonly #right = new Scratch();
 
   /** A runner of jobs that refer to these slots. */
-  constructor(slots: readonly Uint8Array[]) {
+  constructor(slots: readonly Uint8Array[], { forMuch = false }: JobRunnerOptions = {}) {
     this.#slots = slots;
+    this.#forMuch = forMuch;
   }
 
   /** Does a job. Calls must not overlap. */
@@ -53,6 +65,7 @@ export class JobRunner implements Disposable {
       for (const name of codecsOf(job)) {
         if (!this.#codecs.has(name)) this.#codecs.set(name, await loadCodec(name));
       }
+      if (job.kind === "compare" && this.#forMuch) this.#equal = await loadEquality();
       return this.#do(job, files) as ResultOf<J>;
     } catch (error) {
       if (error instanceof HostError || error instanceof CodecError) {
@@ -178,7 +191,7 @@ export class JobRunner implements Disposable {
     this.#fillPart(left, at, a, a, files);
     const b = this.#right.take(length);
     this.#fillPart(right, at, b, b, files);
-    return firstDifference(a, b, SECTOR);
+    return this.#equal(a, b) ? -1 : firstDifference(a, b, SECTOR);
   }
 
   /** Fills `into` with a piece. `ready` is the piece's place in the slot. */
@@ -231,6 +244,13 @@ export class JobRunner implements Disposable {
     codec.unpack(got, cluster);
     into.set(cluster.subarray(skip, skip + into.length));
   }
+}
+
+async function loadEquality(): Promise<Equality> {
+  const { Buffer } = await import("node:buffer");
+  const view = ({ buffer, byteOffset, length }: Uint8Array) =>
+    Buffer.from(buffer, byteOffset, length);
+  return (a, b) => view(a).equals(view(b));
 }
 
 /** A buffer that grows as needed and is used again and again. */

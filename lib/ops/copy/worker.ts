@@ -19,7 +19,7 @@ let last: Promise<void> = Promise.resolve();
 
 scope.onmessage = ({ data }) => {
   if ("slots" in data) {
-    runner = new JobRunner(data.slots);
+    runner = new JobRunner(data.slots, { forMuch: true });
     return;
   }
   last = last.then(() => doJob(data));
