@@ -5,6 +5,7 @@
 
 import { humanSize } from "../bytes/size.ts";
 import type { ProgressReporter, ProgressSettings } from "../commands/_command.ts";
+import { twoDecimals } from "../commands/_format.ts";
 import type { Output } from "./output.ts";
 
 /** What a progress display needs of the program. */
@@ -69,7 +70,7 @@ class Stepper {
   }
 }
 
-const percentText = (percent: number) => `    (${percent.toFixed(2)}/100%)`;
+const percentText = (percent: number) => `    (${twoDecimals(percent)}/100%)`;
 
 /** As `-p`: each report overwrites the one before. */
 function percentDisplay(steps: Stepper, { stdout }: ProgressHost): Display {

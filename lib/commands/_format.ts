@@ -73,3 +73,10 @@ export function optionHelp(
       : "",
   ].join("");
 }
+
+/** A number below 2^53 / 100 with two decimals as C prints it: of two equally near ones the even one. */
+export function twoDecimals(value: number): string {
+  // Only multiples of an eighth lie exactly between two numbers with two decimals.
+  const tie = Number.isInteger(value * 8) && !Number.isInteger(value * 4);
+  return tie && value * 8 % 4 === 1 ? (value - 0.005).toFixed(2) : value.toFixed(2);
+}

@@ -1,6 +1,7 @@
 import type { CheckResult, RepairMode } from "../block/capabilities.ts";
 import { checkImage, type CheckOutcome } from "../ops/check.ts";
 import { type Command, CommandError, defineCommand, UsageError } from "./_command.ts";
+import { twoDecimals } from "./_format.ts";
 import {
   cacheMode,
   cacheOption,
@@ -123,7 +124,7 @@ function humanReport(result: CheckResult): string {
 }
 
 function percent(part: number, whole: number): string {
-  return `${(part * 100 / whole).toFixed(2)}%`;
+  return `${twoDecimals(part * 100 / whole)}%`;
 }
 
 function jsonReport(filename: string, { format, result }: CheckOutcome) {

@@ -1,8 +1,15 @@
 import { assertEquals } from "@std/assert";
-import { hexNumber, optionHelp, snapshotTable } from "../../lib/commands/_format.ts";
+import { hexNumber, optionHelp, snapshotTable, twoDecimals } from "../../lib/commands/_format.ts";
 
 Deno.test("hexNumber: as C's %#x", () => {
   assertEquals([0, 1, 255, 2 ** 40].map(hexNumber), ["0", "0x1", "0xff", "0x10000000000"]);
+});
+
+Deno.test("twoDecimals: as C's %.2f, which takes the even one of two equally near numbers", () => {
+  assertEquals(
+    [0, 12.5, 3.125, 3.375, 3.625, 3.875, 100 / 3, 200 / 3, 100].map(twoDecimals),
+    ["0.00", "12.50", "3.12", "3.38", "3.62", "3.88", "33.33", "66.67", "100.00"],
+  );
 });
 
 Deno.test("snapshotTable: nothing without snapshots", () => {
