@@ -1,9 +1,10 @@
 import { ImageError } from "../../lib/block/error.ts";
 import { readPadded } from "./_read.ts";
-import { discardHost } from "./cluster_entry.ts";
 import { hex, signalCorruption } from "./corruption.ts";
-import type { HostRange, Qcow2Image } from "./image.ts";
+import { FreedClusters } from "./freed_clusters.ts";
+import type { Qcow2Image } from "./image.ts";
 import { type RefcountFormat, refcountFormat } from "./refcount_format.ts";
+import { countFree, countUsed, findFreeRun, lastUsed } from "./refcount_search.ts";
 import { growRefcountTable } from "./refcount_table.ts";
 import { RefcountTable } from "./table.ts";
 import { TableCache } from "./table_cache.ts";
@@ -30,21 +31,20 @@ export class Refcounts {
   #next = 0;
   /** Where compressed bytes go on, 0 for a new cluster. */
   #nextByte = 0;
-  /** Ranges to deallocate in the file when the operation is through. */
-  #discards: HostRange[] = [];
-  #discardsHeld = 0;
-  /**
-   * Clusters, and perhaps some between them, that were freed when the L2 tables
-   * had been flushed so many times: before the next flush those on disk still
-   * name them.
-   */
-  #released = { from: Infinity, to: 0, flushes: 0 };
+  /** What was freed of late. */
+  readonly #released: FreedClusters;
 
   /** Nothing is read before `load`. */
   constructor(image: Qcow2Image) {
     this.#image = image;
     this.format = refcountFormat(image.header.refcountOrder, image.geometry.clusterSize);
     this.cache = new TableCache(image, "refcount block", CACHE_BYTES);
+    this.#released = new FreedClusters(image);
+  }
+
+  /** Blocks that the table has room for. */
+  get blocks(): number {
+    return this.#table.length;
   }
 
   /** The refcount table as it is on disk: read it, do not write it. */
@@ -66,7 +66,7 @@ export class Refcounts {
     this.cache.clear();
     this.#next = 0;
     this.#nextByte = 0;
-    this.#discards = [];
+    this.#released.clear();
     await this.load();
   }
 
@@ -110,9 +110,9 @@ export class Refcounts {
   async allocateAt(offset: number, clusters: number): Promise<number> {
     const { clusterSize } = this.#image.geometry;
     const first = offset / clusterSize;
-    await this.#punch();
+    await this.#released.deallocate();
     for (;;) {
-      const free = await this.#countFree(first, clusters);
+      const free = await countFree(this, first, clusters);
       if (await this.change(offset, free * clusterSize, 1, "never")) return free;
     }
   }
@@ -171,7 +171,7 @@ export class Refcounts {
     try {
       while (!await this.change(offset, length, delta, reason));
     } finally {
-      await this.#punchUnlessHeld();
+      await this.#released.deallocateUnlessHeld();
     }
   }
 
@@ -202,14 +202,8 @@ export class Refcounts {
   }
 
   /** Runs `section` and deallocates freed clusters when it has ended, neighbours in one go. */
-  async holdingDiscards<T>(section: () => Promise<T>): Promise<T> {
-    this.#discardsHeld++;
-    try {
-      return await section();
-    } finally {
-      this.#discardsHeld--;
-      await this.#punchUnlessHeld();
-    }
+  holdingDiscards<T>(section: () => Promise<T>): Promise<T> {
+    return this.#released.holding(section);
   }
 
   /**
@@ -220,7 +214,7 @@ export class Refcounts {
    * @throws {ImageError} `EFBIG` above the format's limit.
    */
   async growTable(start: number, extra: number, size: "exact" | "generous"): Promise<number> {
-    await this.#settleReleased(start, Infinity);
+    await this.#released.settle(start, Infinity);
     const area = await growRefcountTable(this.#image, { start, extra, size });
     await this.#replaceTable(area.table, area.offset);
     return area.end;
@@ -247,38 +241,13 @@ export class Refcounts {
   }
 
   /** Index of the last cluster below `clusters` with a refcount, -1 if there is none. */
-  async lastUsed(clusters: number): Promise<number> {
-    const { perBlock } = this.format;
-    for (let index = Math.floor((clusters - 1) / perBlock); index >= 0; index--) {
-      const block = await this.block(index);
-      if (block === undefined) continue;
-      const base = index * perBlock;
-      let last = -1;
-      const end = Math.min(perBlock, clusters - base);
-      for (let at = 0; at < end; at++) {
-        at = this.format.firstUsed(block, at, end);
-        if (at < end) last = at;
-      }
-      if (last >= 0) return base + last;
-    }
-    return -1;
+  lastUsed(clusters: number): Promise<number> {
+    return lastUsed(this, clusters);
   }
 
   /** How many of the clusters below `clusters` have a refcount; stops counting at `limit`. */
-  async countUsed(clusters: number, limit: number): Promise<number> {
-    const { perBlock } = this.format;
-    let used = 0;
-    for (let base = 0; base < clusters && used < limit; base += perBlock) {
-      const block = await this.block(base / perBlock);
-      if (block === undefined) continue;
-      const end = Math.min(perBlock, clusters - base);
-      for (let at = 0; at < end && used < limit;) {
-        const from = this.format.firstUsed(block, at, end);
-        at = this.format.firstFree(block, from, end);
-        used += at - from;
-      }
-    }
-    return Math.min(used, limit);
+  countUsed(clusters: number, limit: number): Promise<number> {
+    return countUsed(this, clusters, limit);
   }
 
   /** Writes changed blocks. */
@@ -296,63 +265,14 @@ export class Refcounts {
    * lies at or below `limit`. The search goes on behind them next time.
    */
   async findFree(clusters: number, limit = Number.MAX_SAFE_INTEGER): Promise<number> {
-    // What is still to be deallocated must not be in use again by then.
-    await this.#punch();
-    const { perBlock } = this.format;
+    await this.#released.deallocate();
     const { clusterSize } = this.#image.geometry;
-    let cluster = this.#next;
-    let found = 0;
-    while (found < clusters) {
-      const index = Math.floor(cluster / perBlock);
-      const base = index * perBlock;
-      const block = await this.block(index);
-      let at = cluster - base;
-      if (block === undefined) {
-        const taken = Math.min(clusters - found, perBlock - at);
-        found += taken;
-        cluster += taken;
-        continue;
-      }
-      if (found === 0) {
-        at = this.format.firstFree(block, at, perBlock);
-        if (at === perBlock) {
-          cluster = base + at;
-          continue;
-        }
-      }
-      const end = Math.min(perBlock, at + clusters - found);
-      const used = this.format.firstUsed(block, at, end);
-      found += used - at;
-      cluster = base + used;
-      if (used < end) {
-        found = 0;
-        cluster++;
-      }
-    }
-    this.#next = cluster;
-    if (cluster - 1 > Math.floor(limit / clusterSize)) {
+    const end = await findFreeRun(this, this.#next, clusters);
+    this.#next = end;
+    if (end - 1 > Math.floor(limit / clusterSize)) {
       throw ImageError.fromErrno("EFBIG", { file: this.#image.context.filename });
     }
-    return (cluster - clusters) * clusterSize;
-  }
-
-  async #countFree(first: number, clusters: number): Promise<number> {
-    const { perBlock } = this.format;
-    let cluster = first;
-    while (cluster < first + clusters) {
-      const index = Math.floor(cluster / perBlock);
-      const base = index * perBlock;
-      const end = Math.min(perBlock, first + clusters - base);
-      const block = await this.block(index);
-      if (block === undefined) {
-        cluster = base + end;
-        continue;
-      }
-      const used = this.format.firstUsed(block, cluster - base, end);
-      cluster = base + used;
-      if (used < end) break;
-    }
-    return cluster - first;
+    return (end - clusters) * clusterSize;
   }
 
   /**
@@ -372,7 +292,7 @@ export class Refcounts {
     await this.cache.makeRoom();
     // References go from the L2 tables before they go from the refcounts.
     if (delta < 0) await this.cache.after(l2.cache);
-    else await this.#settleReleased(offset, offset + length);
+    else await this.#released.settle(offset, offset + length);
     const first = Math.floor(offset / clusterSize);
     const end = Math.floor((offset + length - 1) / clusterSize) + 1;
     let cluster = first;
@@ -418,61 +338,15 @@ export class Refcounts {
     }
   }
 
-  /** Makes sure that no entry on disk leads to a range of host bytes that is about to be used anew. */
-  async #settleReleased(from: number, to: number): Promise<void> {
-    const { l2 } = this.#image;
-    const released = this.#released;
-    if (from >= released.to || to <= released.from) return;
-    if (l2.cache.flushes === released.flushes) await l2.flush();
-    this.#released = { from: Infinity, to: 0, flushes: 0 };
-  }
-
-  #release(offset: number): void {
-    const { l2, geometry: { clusterSize } } = this.#image;
-    const { flushes } = l2.cache;
-    const { from, to } = this.#released.flushes === flushes
-      ? this.#released
-      : { from: Infinity, to: 0 };
-    this.#released = {
-      from: Math.min(from, offset),
-      to: Math.max(to, offset + clusterSize),
-      flushes,
-    };
-  }
-
   #freed(cluster: number, reason: FreeReason): void {
     const { geometry: { clusterSize }, l2 } = this.#image;
     const offset = cluster * clusterSize;
-    this.#release(offset);
     this.#next = Math.min(this.#next, cluster);
     // The cluster may soon hold something else: nothing may go on in it.
     if (Math.floor(this.#nextByte / clusterSize) === cluster) this.#nextByte = 0;
     this.cache.forget(offset);
     l2.forget(offset);
-    if (!this.passesDiscard(reason)) return;
-    const last = this.#discards.at(-1);
-    if (last !== undefined && last.offset + last.length === offset) {
-      this.#discards[this.#discards.length - 1] = {
-        offset: last.offset,
-        length: last.length + clusterSize,
-      };
-    } else {
-      this.#discards.push({ offset, length: clusterSize });
-    }
-  }
-
-  async #punchUnlessHeld(): Promise<void> {
-    if (this.#discardsHeld === 0) await this.#punch();
-  }
-
-  /** Deallocates what was freed. */
-  async #punch(): Promise<void> {
-    if (this.#discards.length === 0) return;
-    const ranges = this.#discards;
-    this.#discards = [];
-    for (const { offset, length } of ranges) {
-      await discardHost(this.#image.file, offset, length);
-    }
+    this.#released.add(offset, this.passesDiscard(reason));
   }
 
   async #assertAligned(index: number, offset: number): Promise<void> {

@@ -110,6 +110,32 @@ export async function fillAround(
   image.l2.cache.afterBarrier();
 }
 
+/** Fills the subclusters at the ends of a range that came later, unless another range or old data has. */
+export async function fillJoined(
+  image: Qcow2Image,
+  run: PendingRun,
+  range: PendingRange,
+  earlier: readonly PendingRange[],
+): Promise<void> {
+  const { subclusterSize } = image.geometry;
+  const isFilled = async (at: number) => {
+    const subcluster = Math.floor(at / subclusterSize);
+    for (const { from, to } of earlier) {
+      const first = Math.floor(from / subclusterSize);
+      if (subcluster >= first && subcluster < Math.ceil(to / subclusterSize)) return true;
+    }
+    if (run.fresh) return false;
+    return (await findRun(image, run.guest + subcluster * subclusterSize, 1)).state === "data";
+  };
+  if (range.from < range.dataFrom && !await isFilled(range.from)) {
+    await copyToHost(image, run, range.from, range.dataFrom);
+  }
+  if (range.dataTo < range.to && !await isFilled(range.dataTo)) {
+    await copyToHost(image, run, range.dataTo, range.to);
+  }
+  image.l2.cache.afterBarrier();
+}
+
 /** Copies what the guest reads in `[from, to)` of a run to its host bytes. */
 export async function copyToHost(
   image: Qcow2Image,
