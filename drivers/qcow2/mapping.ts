@@ -3,7 +3,6 @@
  *
  * @module
  */
-import type { BlockNode, Extent } from "../../lib/block/node.ts";
 import { readPadded } from "./_read.ts";
 import { Kind, kindOf, offsetOf, packedRange } from "./cluster_entry.ts";
 import { DamagedEntry, hex, signalCorruption } from "./corruption.ts";
@@ -59,7 +58,7 @@ export async function findRun(image: Qcow2Image, offset: number, length: number)
 }
 
 /** The run at `offset`, up to the end of its L2 table at most; `undefined` if that table is not in memory. */
-function runNow(image: Qcow2Image, offset: number, length: number): Run | undefined {
+export function runNow(image: Qcow2Image, offset: number, length: number): Run | undefined {
   const { geometry: { l2Span, clusterSize }, l1 } = image;
   const index = Math.floor(offset / l2Span);
   const table = index < l1.length ? l1.offset(index) : 0;
@@ -298,99 +297,6 @@ function checkHost(
         `${hex(guest)}, L2 index: ${hex(index)})`,
     );
   }
-}
-
-/**
- * The first run at `offset` as nodes show it.
- *
- * @throws {ImageError} as {@linkcode findRun}.
- */
-export function extentAt(image: Qcow2Image, offset: number, length: number): Promise<Extent> {
-  // Images have hundreds of thousands of runs: where nothing has to be waited for there is one promise.
-  const run = runNow(image, offset, length);
-  // A run that ends with its table may go on in the next one.
-  if (run !== undefined && (offset + run.length) % image.geometry.l2Span !== 0) {
-    const extent = extentOf(image, offset, run);
-    if (extent.state !== "data" || extent.compressed || image.reservedSpace === false) {
-      return Promise.resolve(extent);
-    }
-  }
-  return extentLater(image, offset, length);
-}
-
-async function extentLater(image: Qcow2Image, offset: number, length: number): Promise<Extent> {
-  const run = await findRun(image, offset, length);
-  const extent = extentOf(image, offset, run);
-  if (extent.state !== "data" || extent.compressed) return extent;
-  image.reservedSpace ??= countReserved(image);
-  image.reservedSpace = await image.reservedSpace;
-  if (!image.reservedSpace) return extent;
-  return { ...extent, ...await hostHole(image.dataFile, run.host, run.length) };
-}
-
-function extentOf(image: Qcow2Image, offset: number, run: Run): Extent {
-  if (run.state === "compressed") {
-    const { clusterSize } = image.geometry;
-    return {
-      length: run.length,
-      state: "data",
-      compressed: true,
-      packed: {
-        file: image.file,
-        offset: run.packedOffset,
-        length: Math.max(Math.min(run.packedLength, image.file.length - run.packedOffset), 0),
-        codec: image.packed.codec,
-        size: clusterSize,
-        skip: offset % clusterSize,
-      },
-    };
-  }
-  const state = EXTENT_STATES[run.state];
-  return run.host < 0
-    ? { length: run.length, state, compressed: false }
-    : { length: run.length, state, compressed: false, file: image.dataFile, offset: run.host };
-}
-
-const EXTENT_STATES: Readonly<Record<Exclude<RunState, "compressed">, Extent["state"]>> = {
-  unallocated: "unallocated",
-  "unallocated-reserved": "unallocated",
-  zero: "zero",
-  "zero-reserved": "zero",
-  data: "data",
-};
-
-/**
- * Whether more clusters are in use than the file has space for: metadata was
- * preallocated, and what looks like data may be holes.
- */
-async function countReserved(image: Qcow2Image): Promise<boolean> {
-  const { file, refcounts, geometry: { clusterSize } } = image;
-  const allocated = await file.allocatedSize();
-  if (allocated === undefined) return false;
-  const stored = Math.floor(allocated / clusterSize);
-  // A tenth more is no proof: compressed or nearly empty clusters take less than they count.
-  const threshold = Math.max(Math.floor(stored * 10 / 9), stored + 2);
-  try {
-    return await refcounts.countUsed(Math.ceil(file.length / clusterSize), threshold) >= threshold;
-  } catch {
-    // Damaged refcounts keep nobody from reading.
-    return false;
-  }
-}
-
-/** Whether stored bytes are a hole in their file, and how long that is so. */
-async function hostHole(
-  file: BlockNode,
-  host: number,
-  length: number,
-): Promise<{ length: number; hole: boolean }> {
-  const available = Math.min(length, file.length - host);
-  if (available <= 0) return { length, hole: true };
-  const below = await file.extent(host, available);
-  const hole = below.state !== "data" || below.hole === true;
-  // Behind the end of the file there are only zeros.
-  const toTheEnd = hole && below.length === available;
-  return { length: toTheEnd ? length : below.length, hole };
 }
 
 /**

@@ -16,9 +16,10 @@ import type {
 } from "../../lib/block/node.ts";
 import type { Allocator, PackTarget } from "../../lib/block/plan.ts";
 import { finishPacked, writePackedAt } from "./compressed.ts";
+import { extentAt } from "./extents.ts";
 import type { Qcow2Image } from "./image.ts";
 import { flushImage, markClean, writeTables } from "./lazy.ts";
-import { extentAt, readAt } from "./mapping.ts";
+import { readAt } from "./mapping.ts";
 import { allocateGuest, writeAt } from "./write.ts";
 import { discardAt, writeZeroesAt } from "./zero.ts";
 
