@@ -9,7 +9,13 @@ import type { BlockNode } from "../../lib/block/node.ts";
 import { Autoclear, Compatible, Incompatible, MAX_BACKING_NAME } from "./_layout.ts";
 import type { Qcow2Header } from "./header.ts";
 import { geometryOf } from "./header_reader.ts";
-import { encodeHeader, writeHeader } from "./header_writer.ts";
+import {
+  encodeHeader,
+  type HeaderOwner,
+  writeHeader,
+  writeHeaderBody,
+  writeMagic,
+} from "./header_writer.ts";
 import { Qcow2Image } from "./image.ts";
 import { flushImage } from "./lazy.ts";
 import { CREATE_OPTIONS, type CreateParameters, createParameters } from "./options.ts";
@@ -79,11 +85,12 @@ export async function formatImage(
     await file.flush();
     await dataFile?.flush();
   };
+  // The magic comes last and alone: before it the file is nobody's image.
+  if (parameters.backingFile === "") await writeHeaderBody(image);
+  else await assignBacking(image, parameters);
   await flushImage(image);
   await flush();
-  // The magic comes last: before it the file is nobody's image.
-  if (parameters.backingFile === "") await writeHeader(image);
-  else await assignBacking(image, parameters);
+  await writeMagic(image);
   await flush();
 }
 
@@ -149,7 +156,7 @@ async function assignBacking(
   { backingFile, backingFormat }: CreateParameters,
 ): Promise<void> {
   try {
-    await changeBacking(image, backingFile, backingFormat);
+    await changeBacking(image, backingFile, backingFormat, writeHeaderBody);
   } catch (error) {
     const { errno } = ImageError.from(error);
     throw new ImageError(
@@ -161,7 +168,8 @@ async function assignBacking(
 }
 
 /**
- * Stores another backing file name (`""`: none) and format in the header.
+ * Stores another backing file name (`""`: none) and format in the header,
+ * which `write` brings into the file.
  *
  * @throws {ImageError} `EINVAL` for a name above 1023 bytes and for an image whose data file is a
  * raw image, `ENOSPC` if the name does not fit into the header cluster; nothing is changed then.
@@ -170,6 +178,7 @@ export async function changeBacking(
   image: Qcow2Image,
   name: string,
   format: string | undefined,
+  write: (image: HeaderOwner) => Promise<void> = writeHeader,
 ): Promise<void> {
   const { header } = image;
   const raw = (header.autoclear & BigInt(Autoclear.dataFileRaw)) !== 0n;
@@ -181,7 +190,7 @@ export async function changeBacking(
   header.backingFile = name;
   header.backingFormat = format;
   try {
-    await writeHeader(image);
+    await write(image);
   } catch (error) {
     header.backingFile = backingFile;
     header.backingFormat = backingFormat;

@@ -4,6 +4,9 @@ import { HEADER_LENGTH_V2, HEADER_LENGTH_V3, MAGIC } from "./_layout.ts";
 import { encodeExtensions } from "./extensions.ts";
 import { encodeName, type Qcow2Header } from "./header.ts";
 
+/** Bytes of the magic, the header's first field. */
+const MAGIC_LENGTH = 4;
+
 /** What has a header: an open image, or one that is being made. */
 export interface HeaderOwner {
   /** The file whose cluster 0 it is. */
@@ -68,6 +71,24 @@ function noRoom(): ImageError {
  */
 export async function writeHeader(image: HeaderOwner): Promise<void> {
   await image.file.write(0, encodeHeader(image.header));
+}
+
+/**
+ * Writes the whole of cluster 0 but for the magic, so that nobody takes the
+ * file for an image yet: the sectors of a cluster need not reach the disk
+ * together. Does not flush.
+ *
+ * @throws {ImageError} `ENOSPC` if it does not fit; nothing is written then.
+ */
+export async function writeHeaderBody(image: HeaderOwner): Promise<void> {
+  const cluster = encodeHeader(image.header);
+  cluster.fill(0, 0, MAGIC_LENGTH);
+  await image.file.write(0, cluster);
+}
+
+/** Writes the magic alone, which makes the file an image. Does not flush. */
+export async function writeMagic(image: HeaderOwner): Promise<void> {
+  await image.file.write(0, encodeHeader(image.header).subarray(0, MAGIC_LENGTH));
 }
 
 /**

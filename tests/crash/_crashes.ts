@@ -17,7 +17,7 @@ import { Journal } from "./_journal.ts";
 /** Multiplies the number of states; for a long run. */
 const THOROUGHNESS = Number(Deno.env.get("QIMG_CRASH_STATES") ?? 1);
 /** Another one for other states. */
-const SEED = Number(Deno.env.get("QIMG_CRASH_SEED") ?? 1);
+export const SEED = Number(Deno.env.get("QIMG_CRASH_SEED") ?? 1);
 /** States of one recording that are looked at, about. */
 const STATES = 300;
 /** One state in so many is also opened for writing, written to and repaired. */
