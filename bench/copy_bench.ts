@@ -31,7 +31,7 @@ for (
     ["64 MiB raw to compressed qcow2", "qcow2", true],
   ] as const
 ) {
-  Deno.bench(name, { group: "pool" }, async (b) => {
+  Deno.bench(name, { group: "pool", n: 8, warmup: 1 }, async (b) => {
     await withSource(async (filename, target) => {
       b.start();
       await convertImage(
