@@ -73,7 +73,8 @@ class Comparison {
   async all(): Promise<ComparedRefcounts> {
     const { perBlock } = this.#stored;
     const total = this.#counts.length;
-    for (let index = 0, from = 0; from < total; index++, from += perBlock) {
+    const covered = Math.min(this.#run.image.refcounts.table.length * perBlock, total);
+    for (let index = 0, from = 0; from < covered; index++, from += perBlock) {
       const to = Math.min(from + perBlock, total);
       const { bytes, error } = await this.#stored.block(index);
       if (error !== undefined) {
@@ -87,6 +88,7 @@ class Comparison {
         await this.#withBlock(bytes, from, to);
       }
     }
+    await this.#withoutBlock(covered, total);
     return { lastUsed: this.#lastUsed, unreadable: this.#unreadable };
   }
 
