@@ -77,8 +77,17 @@ export async function openLocked(
     await node.lock?.(access);
     return node;
   } catch (error) {
-    await node[Symbol.asyncDispose]();
+    await closeAfterError(node);
     throw error;
+  }
+}
+
+/** Closes a node because of an error, which is the one to know of whatever else goes wrong now. */
+export async function closeAfterError(node: BlockNode): Promise<void> {
+  try {
+    await node[Symbol.asyncDispose]();
+  } catch {
+    // The first error counts.
   }
 }
 

@@ -9,7 +9,7 @@ import { childAccess, type OpenMode } from "../block/mode.ts";
 import type { BlockNode } from "../block/node.ts";
 import { type OptionPair, OptionSet } from "../block/options.ts";
 import { errnoText } from "../io/errno.ts";
-import { belowFormat, driverContext, openProtocol } from "./context.ts";
+import { belowFormat, closeAfterError, driverContext, openProtocol } from "./context.ts";
 import type { Environment } from "./environment.ts";
 import { gateOf } from "./gate.ts";
 import { BackingTrail } from "./identity.ts";
@@ -98,7 +98,7 @@ export async function openNode(
     return await withBacking(node, source, mode, environment, trail);
   } catch (error) {
     // A node that was opened on the file has closed it; closing it again does nothing.
-    await file[Symbol.asyncDispose]();
+    await closeAfterError(file);
     throw error;
   }
 }
@@ -143,7 +143,7 @@ async function withBacking(
     link.attach(await openNode(behind, backingMode, environment, trail));
     return node;
   } catch (error) {
-    await node[Symbol.asyncDispose]();
+    await closeAfterError(node);
     if (!(error instanceof ImageError)) throw error;
     throw error.prefixed("Could not open backing file: ");
   }

@@ -116,3 +116,15 @@ Deno.test({
     assertEquals(await node.readsZeroWhenNew!(), false);
   },
 });
+
+Deno.test({
+  name: "a full disk is an error with its words",
+  ignore: !mayOpenDevices,
+  fn: async () => {
+    const context = driverContext("/dev/full", WRITABLE, QUIET);
+    await using node = await hostDevice.open("/dev/full", context);
+    const error = await assertRejects(() => node.write(0, new Uint8Array(512)), ImageError);
+    assertEquals([error.message, error.errno], ["No space left on device", "ENOSPC"]);
+    assertEquals(error.file, "/dev/full");
+  },
+});
