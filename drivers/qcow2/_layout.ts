@@ -41,6 +41,11 @@ export const MAX_BITMAPS = 65535;
 export const MAX_BITMAP_DIRECTORY_BYTES = 1024 * MAX_BITMAPS;
 /** Longest backing file name, bytes. */
 export const MAX_BACKING_NAME = 1023;
+/**
+ * Files end below this. Offsets of tables are multiples of 512, so as numbers
+ * they are exact up to here, well above 2^53.
+ */
+export const MAX_FILE_LENGTH = 2 ** 63;
 /** Host offsets lie below this. */
 export const MAX_HOST_OFFSET = 2 ** 56;
 

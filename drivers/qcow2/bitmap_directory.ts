@@ -6,7 +6,7 @@
  */
 import type { BitmapInfo } from "../../lib/block/capabilities.ts";
 import { ImageError } from "../../lib/block/error.ts";
-import { UNTRUSTED } from "./_layout.ts";
+import { MAX_FILE_LENGTH, UNTRUSTED } from "./_layout.ts";
 import { readPadded } from "./_read.ts";
 import type { Qcow2Image } from "./image.ts";
 import { EntryTable } from "./table.ts";
@@ -98,7 +98,9 @@ export async function readDirectory(image: Qcow2Image): Promise<DirectoryEntry[]
       flags: view.getUint32(at + 12),
       granularityBits: view.getUint8(at + 17),
     };
-    if (!isSane(image, entry, view.getUint8(at + 16))) {
+    // The lower half tells alignment where the whole is no exact number.
+    const aligned = view.getUint32(at + 4) % image.geometry.clusterSize === 0;
+    if (!aligned || !isSane(image, entry, view.getUint8(at + 16))) {
       throw refuse(`Bitmap '${name}' doesn't satisfy the constraints`);
     }
     entries.push(entry);
@@ -121,8 +123,8 @@ function isSane(image: Qcow2Image, entry: DirectoryEntry, type: number): boolean
   const { tableOffset, tableEntries, flags, granularityBits } = entry;
   const bytes = tableEntries * clusterSize;
   const inUse = (flags & BitmapFlag.inUse) !== 0;
-  return tableEntries > 0 && tableOffset > 0 && tableOffset % clusterSize === 0 &&
-    tableOffset + tableEntries * 8 <= Number.MAX_SAFE_INTEGER &&
+  return tableEntries > 0 && tableOffset > 0 &&
+    tableOffset + tableEntries * 8 < MAX_FILE_LENGTH &&
     bytes <= MAX_BITMAP_BYTES &&
     !(image.context.untrusted && tableEntries > UNTRUSTED.bitmapTableEntries) &&
     granularityBits >= 9 && granularityBits <= 31 &&

@@ -1,7 +1,7 @@
 import type { DriverContext } from "../../lib/block/driver.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import { Autoclear, Extension, Incompatible, UNTRUSTED } from "./_layout.ts";
-import { MAX_BITMAP_DIRECTORY_BYTES, MAX_BITMAPS } from "./_layout.ts";
+import { MAX_BITMAP_DIRECTORY_BYTES, MAX_BITMAPS, MAX_FILE_LENGTH } from "./_layout.ts";
 import { featureNameTable } from "./features.ts";
 import type { BitmapsExtension, Qcow2Header } from "./header.ts";
 import { decodeName, encodeName } from "./header.ts";
@@ -97,7 +97,7 @@ function readCryptoHeader(
       `Encryption header offset '${offset}' is not a multiple of cluster size '${clusterSize}'`,
     );
   }
-  if (offset + length > BigInt(Number.MAX_SAFE_INTEGER)) {
+  if (offset + length >= BigInt(MAX_FILE_LENGTH)) {
     throw refuse("crypto header offset", `Encryption header offset '${offset}' is out of range`);
   }
   return { offset: Number(offset), length: Number(length) };
@@ -144,7 +144,7 @@ function readBitmaps(
   if (count === 0) throw refuse("bitmaps", "found bitmaps extension with zero bitmaps");
   if (
     directoryOffset % BigInt(2 ** header.clusterBits) !== 0n ||
-    directoryOffset > BigInt(Number.MAX_SAFE_INTEGER) - BigInt(mostBytes)
+    directoryOffset + BigInt(mostBytes) >= BigInt(MAX_FILE_LENGTH)
   ) throw refuse("bitmaps", "bitmaps_ext: invalid bitmap directory offset");
   if (directorySize > BigInt(mostBytes)) {
     throw refuse(

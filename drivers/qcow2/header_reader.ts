@@ -8,6 +8,7 @@ import {
   Incompatible,
   MAGIC,
   MAX_BACKING_NAME,
+  MAX_FILE_LENGTH,
   MAX_L1_BYTES,
   MAX_REFCOUNT_TABLE_BYTES,
   MAX_SNAPSHOTS,
@@ -58,7 +59,7 @@ export async function readHeader(file: BlockNode, context: DriverContext): Promi
   fixed.readTables(header);
   fixed.checkSize(header);
   if (header.cryptMethod > 2) {
-    throw fixed.error("crypt_method", `Unsupported encryption method ${header.cryptMethod}`);
+    throw fixed.error("crypt_method", `Unsupported encryption method ${header.cryptMethod | 0}`);
   }
   readExtensions(extensions, header, context);
   header.backingFile = fixed.backingName(header, cluster);
@@ -235,9 +236,8 @@ class FixedFields {
     const offset = this.#view.getBigUint64(table.at);
     if (
       offset % BigInt(clusterSize) !== 0n ||
-      offset + BigInt(bytes) >= 2n ** 63n
+      offset + BigInt(bytes) >= BigInt(MAX_FILE_LENGTH)
     ) throw this.error(`${field} offset`, `${name} offset invalid`);
-    // Exact beyond 2^53, too, for it is a multiple of the cluster size.
     return Number(offset);
   }
 
