@@ -35,6 +35,15 @@ export async function completeRuns(image: Qcow2Image, runs: readonly PendingRun[
   });
 }
 
+/** Gives up whatever is still open, when an image is closed under its users. */
+export async function abandonAll(image: Qcow2Image): Promise<void> {
+  const runs = image.pending.all;
+  for (const run of runs) {
+    for (const range of run.ranges) if (range.state === "open") range.state = "abandoned";
+  }
+  await completeRuns(image, runs);
+}
+
 /** Where one caller gave up but another wrote to the same clusters, the guest keeps its old bytes. */
 async function restoreAbandoned(image: Qcow2Image, run: PendingRun): Promise<void> {
   const kept = run.ranges.filter(({ state }) => state === "published")

@@ -15,10 +15,12 @@ import type {
   ZeroFlags,
 } from "../../lib/block/node.ts";
 import type { Allocator, PackTarget } from "../../lib/block/plan.ts";
+import { requireRange, requireWritable } from "../../lib/block/range.ts";
 import { finishPacked, writePackedAt } from "./compressed.ts";
 import { extentAt } from "./extents.ts";
 import type { Qcow2Image } from "./image.ts";
 import { flushImage, markClean, writeTables } from "./lazy.ts";
+import { abandonAll } from "./link.ts";
 import { readAt } from "./mapping.ts";
 import { allocateGuest, writeAt } from "./write.ts";
 import { discardAt, writeZeroesAt } from "./zero.ts";
@@ -188,6 +190,7 @@ export class Qcow2Node implements BlockNode {
   async #finish(): Promise<void> {
     const image = this.#image;
     if (this.readOnly || image.broken) return;
+    await abandonAll(image);
     await this.#parts.beforeClose?.();
     await image.lock.run(() => writeTables(image));
     await image.barrier();
@@ -219,12 +222,8 @@ export class Qcow2Node implements BlockNode {
 
   #check(offset: number, length: number, request: "read" | "write"): void {
     this.#image.assertUsable();
-    if (request === "write" && this.readOnly) {
-      throw ImageError.fromErrno("EPERM", { file: this.filename });
-    }
-    const valid = Number.isSafeInteger(offset) && offset >= 0 && length >= 0 &&
-      offset + length <= this.length;
-    if (!valid) throw ImageError.fromErrno("EIO", { file: this.filename });
+    if (request === "write") requireWritable(this);
+    requireRange(this, offset, length);
   }
 }
 

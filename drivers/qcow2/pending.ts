@@ -95,6 +95,11 @@ export class PendingRun {
 export class PendingRuns {
   #runs: PendingRun[] = [];
 
+  /** The runs as they are now. */
+  get all(): readonly PendingRun[] {
+    return [...this.#runs];
+  }
+
   /** Whether a run is still pending. */
   has(run: PendingRun): boolean {
     return this.#runs.includes(run);

@@ -19,6 +19,8 @@ interface Slot extends CachedTable {
 
 /** Fewer tables would make neighbours push each other out. */
 const MIN_TABLES = 4;
+/** What a table takes beside its bytes: objects, and its places in maps. */
+const OVERHEAD = 512;
 
 /**
  * Tables of one kind, written back late and in order.
@@ -48,7 +50,7 @@ export class TableCache {
     this.#image = image;
     this.#kind = kind;
     this.#size = image.geometry.clusterSize;
-    this.#limit = Math.max(Math.floor(budget / this.#size), MIN_TABLES);
+    this.#limit = Math.max(Math.floor(budget / (this.#size + OVERHEAD)), MIN_TABLES);
   }
 
   /** How often `flush` has brought all changes of its time to the disk. */

@@ -41,7 +41,7 @@ export async function writeZeroesAt(
     // An unaligned head, then whole units, then a tail.
     const part = inside > 0
       ? Math.min(rest, unit - inside)
-      : rest > unit && end < image.header.size
+      : rest > unit
       ? rest - end % unit
       : rest;
     await zeroPart(image, at, part, flags);
@@ -56,12 +56,15 @@ async function zeroPart(
   length: number,
   flags: ZeroFlags,
 ): Promise<void> {
-  const { subclusterSize } = image.geometry;
-  const toTheEnd = offset + length === image.header.size;
+  const { clusterSize, subclusterSize } = image.geometry;
+  const { size } = image.header;
   let start = offset;
-  let end = toTheEnd
-    ? Math.ceil((offset + length) / subclusterSize) * subclusterSize
-    : offset + length;
+  let end = offset + length;
+  if (end === size) {
+    // The last cluster counts as a whole one, from its beginning; a part of it to its last subcluster.
+    const unit = start > size - 1 - (size - 1) % clusterSize ? subclusterSize : clusterSize;
+    end = Math.ceil(end / unit) * unit;
+  }
   if (start % subclusterSize !== 0 || end % subclusterSize !== 0) {
     // The rest of the unit may be zero, too: then all of it can be.
     start -= start % subclusterSize;
@@ -77,7 +80,6 @@ async function zeroPart(
       continue;
     }
     // By written zeros, as far as entries cannot say it: old versions, compressed or pending clusters.
-    const { clusterSize } = image.geometry;
     const stop = image.header.version < 3
       ? end
       : Math.min(at - at % clusterSize + clusterSize, end);

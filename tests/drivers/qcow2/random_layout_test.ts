@@ -31,6 +31,17 @@ const SHAPES: readonly Shape[] = [
   { name: "512", options: "cluster_size=512", size: 4 * M },
   { name: "4k", options: "cluster_size=4k", size: 8 * M },
   { name: "64k", options: "cluster_size=64k", size: 8 * M },
+  { name: "a part of a cluster at the end", options: "cluster_size=64k", size: 4 * M + 5 * 512 },
+  {
+    name: "a part of a cluster of subclusters at the end",
+    options: "cluster_size=64k,extended_l2=on",
+    size: 4 * M + 13 * K + 512,
+  },
+  {
+    name: "whole subclusters in the cluster at the end",
+    options: "cluster_size=64k,extended_l2=on",
+    size: 4 * M + 14 * K,
+  },
   { name: "2M", options: "cluster_size=2M", size: 40 * M },
   { name: "version 2", options: "compat=0.10,cluster_size=4k", size: 8 * M },
   { name: "1-bit refcounts", options: "cluster_size=512,refcount_bits=1", size: 6 * M },
@@ -78,6 +89,8 @@ function session(random: Random, shape: Shape, clusterSize: number): Request[] {
     if (random.oneIn(2)) offset -= offset % clusterSize;
     const longest = random.pick([600, clusterSize, clusterSize * 6, 1 * M]);
     let length = Math.min(random.between(1, longest), shape.size - offset);
+    if (random.oneIn(8)) length = Math.min(shape.size - offset, 1 * M);
+    if (random.oneIn(8)) offset = shape.size - length;
     if (random.oneIn(3)) {
       length = Math.min(Math.ceil(length / clusterSize) * clusterSize, shape.size - offset);
     }
