@@ -241,10 +241,14 @@ export class ReferenceWalk {
       // The reference tool extends the file as far as the host lets it, even to where it then
       // cannot check it any more. Such a block is lost; the structure can be built anew.
       if (offset + clusterSize >= 2 ** 63) throw ImageError.fromErrno("EINVAL");
-      if (offset / clusterSize >= MAX_COUNTED_CLUSTERS) throw ImageError.fromErrno("EFBIG");
+      if (offset / clusterSize >= MAX_COUNTED_CLUSTERS) {
+        throw ImageError.fromErrno("EFBIG").prefixed("Could not resize file: ");
+      }
       await file.resize(offset + clusterSize, "off");
       counts.grow(fileClusters(run));
     } catch (error) {
+      const { message } = ImageError.from(error);
+      if (message !== reasonText(error)) run.report(message, true);
       run.report(`ERROR could not resize image: ${reasonText(error)}`);
       run.rebuild = true;
       return;

@@ -75,7 +75,9 @@ async function close(node: BlockNode, environment: Environment): Promise<void> {
   try {
     await node[Symbol.asyncDispose]();
   } catch (error) {
-    environment.report(ImageError.from(error).message, true);
+    // A corruption that was found only now has been reported in its own words.
+    if (ImageError.from(error).errno === "EIO") return;
+    environment.report(`Error while closing the image: ${reasonText(error)}`, true);
   }
 }
 
