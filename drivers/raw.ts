@@ -54,15 +54,16 @@ export const raw: FormatDriver = {
     await using _file = await request.createBase();
   },
   measure(options, source) {
-    const size = source?.length ?? roundedSize(options.number("size") ?? 0);
+    const size = source?.length ?? Number(roundedSize(options.exact("size") ?? 0n));
     const result: MeasureResult = { required: size, fullyAllocated: size };
     return Promise.resolve(result);
   },
 };
 
-function roundedSize(size: number): number {
-  // Beyond exact numbers there is nothing to round.
-  return Number.isSafeInteger(size + SECTOR) ? alignUp(size, SECTOR) : size;
+/** Whole sectors, of which even the most bytes that there may be are a number without loss. */
+function roundedSize(size: bigint): bigint {
+  const sector = BigInt(SECTOR);
+  return (size + sector - 1n) / sector * sector;
 }
 
 function openRaw(file: BlockNode, options: OptionSet, context: DriverContext): RawNode {

@@ -81,16 +81,18 @@ function bitSet(bits: number, index: number): boolean {
 /**
  * Fills a run's host bytes around a range with what the guest reads there:
  * `[from, dataFrom)` and `[dataTo, to)`. Known zeros are not written but
- * provided by the file, together with the place of the range itself.
+ * provided by the file, together with the place of the range itself: not so
+ * without `written`, where nothing will be written there.
  */
 export async function fillAround(
   image: Qcow2Image,
   run: PendingRun,
   { from, dataFrom, dataTo, to }: PendingRange,
+  written = true,
 ): Promise<void> {
   if (from === dataFrom && to === dataTo) return;
   const { dataFile } = image;
-  const zeros = await readsZero(image, run.guest + from, dataFrom - from) &&
+  const zeros = written && await readsZero(image, run.guest + from, dataFrom - from) &&
     await readsZero(image, run.guest + dataTo, to - dataTo);
   let done = false;
   if (zeros) {

@@ -86,6 +86,7 @@ export function checkEncryption(options: OptionSet): EncryptionRequest | undefin
         throw refuse(`encrypt.${key}`, `Parameter '${key}' does not accept value '${value}'`);
       }
     }
+    options.integer("encrypt.iter-time");
   }
   return { format, secret: options.string("encrypt.key-secret") };
 }

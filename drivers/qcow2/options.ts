@@ -1,6 +1,7 @@
 import { ImageError } from "../../lib/block/error.ts";
 import type { Preallocation } from "../../lib/block/node.ts";
 import type { OptionSet, OptionSpec } from "../../lib/block/options.ts";
+import { requireDiskLength } from "../../lib/block/range.ts";
 import { checkEncryption, ENCRYPTION_OPTIONS, refuseWithoutSecret } from "./encryption_options.ts";
 
 /** What `create -o` takes, in the order of the "Formatting" line. */
@@ -136,7 +137,7 @@ export function createParameters(options: OptionSet): CreateParameters {
   const dataFileRaw = options.flag("data_file_raw");
   const lazyRefcounts = options.flag("lazy_refcounts");
   const extendedL2 = options.flag("extended_l2");
-  const refcountBits = options.number("refcount_bits")!;
+  const refcountBits = options.integer("refcount_bits", "refcount-bits")!;
   const needsVersion3 = (key: string, what: string, and = "and") =>
     refuse(key, `${what} compatibility level 1.1 ${and} above (use version=v3 or greater)`);
 
@@ -182,7 +183,7 @@ export function createParameters(options: OptionSet): CreateParameters {
   if (encryption !== undefined) refuseWithoutSecret(encryption);
   return {
     version,
-    size: roundedSize(options.number("size") ?? 0),
+    size: roundedSize(options.exact("size") ?? 0n),
     clusterBits,
     extendedL2,
     // A raw data file is no raw image where the tables say "zeros".
@@ -224,8 +225,14 @@ export function refcountOrderOf(bits: number): number {
   return order;
 }
 
-function roundedSize(size: number): number {
-  const rounded = Math.ceil(size / 512) * 512;
+/** Rounds up to sectors. What no disk can have is refused in the words of whoever sets the size. */
+function roundedSize(size: bigint): number {
+  const rounded = BigInt.asIntN(64, (size + 511n) / 512n * 512n);
+  try {
+    requireDiskLength(rounded);
+  } catch (error) {
+    throw ImageError.from(error).prefixed("Could not resize image: ");
+  }
   if (rounded > Number.MAX_SAFE_INTEGER) throw ImageError.fromErrno("EFBIG", { field: "size" });
-  return rounded;
+  return Number(rounded);
 }

@@ -87,12 +87,16 @@ export class GuestAllocation implements Allocation {
   }
 }
 
-/** Fills a run around a piece, after all who came before. */
-async function prepare(image: Qcow2Image, { run, range }: Piece): Promise<void> {
+/** Fills a run around a piece, after all who came before. `written`: the piece will be written itself. */
+async function prepare(
+  image: Qcow2Image,
+  { run, range }: Piece,
+  written = true,
+): Promise<void> {
   if (run === undefined || range === undefined) return;
   const earlier = run.ranges.slice(0, run.ranges.indexOf(range));
   for (const { prepared } of earlier) await prepared;
-  if (earlier.length === 0) await fillAround(image, run, range);
+  if (earlier.length === 0) await fillAround(image, run, range, written);
   else if (image.geometry.subclusters > 1) await fillJoined(image, run, range, earlier);
   range.prepare();
 }
@@ -143,7 +147,7 @@ export async function preallocateGuest(
 ): Promise<HostRange> {
   const pieces = await image.lock.run(() => planPieces(image, { offset, length, planned: false }));
   try {
-    for (const piece of pieces) await prepare(image, piece);
+    for (const piece of pieces) await prepare(image, piece, false);
   } catch (error) {
     await new GuestAllocation(image, pieces).abandon();
     throw error;

@@ -70,7 +70,7 @@ export function splitOptions(list: string): OptionPair[] {
 
 interface StoredOption {
   readonly text: string;
-  readonly value: string | number | boolean;
+  readonly value: string | bigint | boolean;
 }
 
 const SIZE_HINT = "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n" +
@@ -103,8 +103,8 @@ export class OptionSet {
   }
 
   /** Sets a size from a number of bytes. */
-  setSize(key: string, bytes: number): void {
-    this.#given.set(key, { text: String(bytes), value: bytes });
+  setSize(key: string, bytes: number | bigint): void {
+    this.#given.set(key, { text: String(bytes), value: BigInt(bytes) });
   }
 
   /** Forgets a value. */
@@ -127,10 +127,31 @@ export class OptionSet {
     return this.text(key);
   }
 
-  /** A number or a size in bytes, or its default. */
+  /** A number or a size in bytes, or its default: exact up to 2^53 - 1, what most are refused beyond. */
   number(key: string): number | undefined {
+    const value = this.exact(key);
+    return value === undefined ? undefined : Number(value);
+  }
+
+  /** As {@linkcode number}, from 0 to 2^64 - 1; a number below zero counts from 2^64 down. */
+  exact(key: string): bigint | undefined {
     const value = this.#value(key);
-    return typeof value === "number" ? value : undefined;
+    return typeof value === "bigint" ? value : undefined;
+  }
+
+  /**
+   * A number with its sign. What counts has 64 bits with it, a text may have one more.
+   *
+   * @throws {ImageError} `Parameter '<shown>' expects integer`
+   */
+  integer(key: string, shown: string = key): number | undefined {
+    const value = this.exact(key);
+    if (value === undefined) return undefined;
+    const signed = BigInt.asIntN(64, value);
+    if (signed !== 0n && signed < 0n !== this.text(key)!.includes("-")) {
+      throw new ImageError(`Parameter '${shown}' expects integer`, { errno: "EINVAL", field: key });
+    }
+    return Number(signed);
   }
 
   /** A flag; false if neither given nor on by default. */
@@ -144,9 +165,9 @@ export class OptionSet {
       const given = this.#given.get(spec.name);
       if (given === undefined) {
         if (spec.default !== undefined) yield [spec.name, spec.default];
-      } else if (typeof given.value === "number") {
-        // All digits of what is too large to be exact, and signed as the reference prints it.
-        yield [spec.name, String(BigInt.asIntN(64, BigInt(given.value)))];
+      } else if (typeof given.value === "bigint") {
+        // Signed as the reference prints it.
+        yield [spec.name, String(BigInt.asIntN(64, given.value))];
       } else if (spec.type === "str") {
         yield [spec.name, given.text.replaceAll(",", ",,")];
       } else {
@@ -164,7 +185,7 @@ export class OptionSet {
     return other;
   }
 
-  #value(key: string): string | number | boolean | undefined {
+  #value(key: string): string | bigint | boolean | undefined {
     const given = this.#given.get(key);
     if (given !== undefined) return given.value;
     const spec = this.specs.find((spec) => spec.name === key);
@@ -172,7 +193,7 @@ export class OptionSet {
   }
 }
 
-function typedValue(spec: OptionSpec, text: string): string | number | boolean {
+function typedValue(spec: OptionSpec, text: string): string | bigint | boolean {
   const key = spec.name;
   switch (spec.type) {
     case "str":
@@ -192,13 +213,13 @@ function typedValue(spec: OptionSpec, text: string): string | number | boolean {
           field: key,
         });
       }
-      if (value === "out-of-range" || value.value > BigInt(Number.MAX_SAFE_INTEGER)) {
+      if (value === "out-of-range") {
         throw new ImageError(`Value '${text}' is too large for parameter '${key}'`, {
           errno: "EINVAL",
           field: key,
         });
       }
-      return Number(value.value);
+      return value.value;
     }
     case "size": {
       const value = parseSize(text);
@@ -215,8 +236,7 @@ function typedValue(spec: OptionSpec, text: string): string | number | boolean {
           field: key,
         });
       }
-      // Kept exact up to 2^53 - 1; a larger size only has to be refused, which its approximate value does as well.
-      return Number(value.value);
+      return value.value;
     }
   }
 }

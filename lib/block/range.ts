@@ -11,6 +11,25 @@ export function requireRange(node: BlockNode, offset: number, length: number): v
   throw ImageError.fromErrno("EIO", { file: node.filename });
 }
 
+/** The longest disk that the reference knows of, bytes. */
+const MAX_LENGTH = 2n ** 63n - 2n ** 30n;
+
+/**
+ * Checks that a disk may have a length that was asked for, signed and exact. What passes may still be
+ * too long for a format or a file.
+ *
+ * @throws {ImageError} `Image size cannot be negative`, `offset(…) exceeds maximum(…)`
+ */
+export function requireDiskLength(length: bigint): void {
+  if (length >= 0n && length <= MAX_LENGTH) return;
+  throw new ImageError(
+    length < 0n
+      ? "Image size cannot be negative"
+      : `offset(${length}) exceeds maximum(${MAX_LENGTH})`,
+    { errno: "EIO", field: "size" },
+  );
+}
+
 /**
  * Checks that a node may be written.
  *

@@ -130,6 +130,11 @@ const INT64_MAX = 2n ** 63n - 1n;
  * @throws {CommandError}
  */
 export function readSize(noun: string, text: string, range: NumberRange = {}): number {
+  return Number(readExactSize(noun, text, range));
+}
+
+/** As {@linkcode readSize}, exact whatever it is. */
+export function readExactSize(noun: string, text: string, range: NumberRange = {}): bigint {
   return inRange(noun, text, parseSize(text), range);
 }
 
@@ -139,10 +144,10 @@ export function readSize(noun: string, text: string, range: NumberRange = {}): n
  * @throws {CommandError}
  */
 export function readInteger(noun: string, text: string, range: NumberRange = {}): number {
-  return inRange(noun, text, parseInteger(text), range);
+  return Number(inRange(noun, text, parseInteger(text), range));
 }
 
-function inRange(noun: string, text: string, parsed: ParsedNumber, range: NumberRange): number {
+function inRange(noun: string, text: string, parsed: ParsedNumber, range: NumberRange): bigint {
   if (parsed === "malformed") {
     throw new CommandError(`Invalid ${noun} specified: '${text}'.`);
   }
@@ -151,7 +156,7 @@ function inRange(noun: string, text: string, parsed: ParsedNumber, range: Number
   if (parsed === "out-of-range" || parsed.value < min || parsed.value > max) {
     throw new CommandError(`Invalid ${noun} specified. Must be between ${min} and ${max}.`);
   }
-  return Number(parsed.value);
+  return parsed.value;
 }
 
 /** The only operand of a command that takes one image. */

@@ -9,7 +9,7 @@ import {
   environmentOf,
   filesInOptions,
   QUIET,
-  readSize,
+  readExactSize,
   UNTRUSTED,
 } from "./_options.ts";
 
@@ -77,7 +77,7 @@ export const create: Command = defineCommand({
       return 0;
     }
     if (filename === undefined) throw new UsageError("Expecting image file name");
-    const size = sizeText === undefined ? undefined : readSize("image size", sizeText);
+    const size = sizeText === undefined ? undefined : readExactSize("image size", sizeText);
     if (extra !== undefined) throw new UsageError(`Unexpected argument: ${extra}`);
     await createImage({
       filename,

@@ -6,7 +6,7 @@ import {
   environmentOf,
   FORCE_SHARE,
   OUTPUT,
-  readSize,
+  readExactSize,
   UNTRUSTED,
 } from "./_options.ts";
 
@@ -43,7 +43,7 @@ export const measure: Command = defineCommand({
       long: ["size"],
       value: "SIZE",
       help: ["virtual size of the new image"],
-      parse: (text: string) => readSize("image size", text),
+      parse: (text: string) => readExactSize("image size", text),
     },
     forceShare: FORCE_SHARE,
     untrusted: UNTRUSTED,
@@ -72,16 +72,12 @@ export const measure: Command = defineCommand({
       source: filename === undefined ? undefined : { filename, format },
       forceShare,
     }, environmentOf(ctx, ctx.options.untrusted));
+    // Numbers are printed with all digits only up to 2^53.
+    const [required, fullyAllocated] = [BigInt(result.required), BigInt(result.fullyAllocated)];
     if (output === "json") {
-      ctx.json({
-        required: result.required,
-        "fully-allocated": result.fullyAllocated,
-        bitmaps: result.bitmaps,
-      });
+      ctx.json({ required, "fully-allocated": fullyAllocated, bitmaps: result.bitmaps });
     } else {
-      ctx.out(
-        `required size: ${result.required}\nfully allocated size: ${result.fullyAllocated}\n`,
-      );
+      ctx.out(`required size: ${required}\nfully allocated size: ${fullyAllocated}\n`);
       if (result.bitmaps !== undefined) ctx.out(`bitmaps size: ${result.bitmaps}\n`);
     }
     return 0;

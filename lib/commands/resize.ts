@@ -78,9 +78,9 @@ export const resize: Command = defineCommand({
 });
 
 /** The size has the words of a driver option when it is wrong. */
-function readBytes(text: string): number {
+function readBytes(text: string): bigint {
   const options = new OptionSet([{ name: "size", type: "size", help: "" }], [["size", text]]);
-  const size = options.number("size");
+  const size = options.exact("size");
   if (size === undefined) throw new ImageError("Parameter 'size' is missing");
   return size;
 }

@@ -21,7 +21,7 @@ export interface CreateOptions {
   /** Format, default `raw`. */
   readonly format?: string | undefined;
   /** Virtual size, bytes; default: the `size` option, else the backing file's. */
-  readonly size?: number | undefined;
+  readonly size?: number | bigint | undefined;
   /** Backing file name as it will be stored. */
   readonly backing?: string | undefined;
   /** Its format. */
@@ -72,7 +72,9 @@ export async function createImage(
     const target = await createTarget(format, filename);
     const options = givenOptions(target, request);
     await useBacking(target, options, request, environment);
-    if (!options.has(SIZE)) {
+    const size = options.exact(SIZE);
+    // All bits set mean "none" to the reference.
+    if (size === undefined || BigInt.asIntN(64, size) === -1n) {
       throw new ImageError("Image creation needs a size parameter", {
         errno: "EINVAL",
         field: SIZE,

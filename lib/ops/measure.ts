@@ -20,7 +20,7 @@ export interface MeasureOptions {
   /** `-o`. */
   readonly options?: readonly OptionPair[];
   /** A mere size, bytes. */
-  readonly size?: number | undefined;
+  readonly size?: number | bigint | undefined;
   /** Or a source. */
   readonly source?: ImageReference | undefined;
   /** `-U`. */

@@ -6,13 +6,14 @@
 import { ImageError } from "../block/error.ts";
 import { READ_ONLY } from "../block/mode.ts";
 import type { Preallocation } from "../block/node.ts";
+import { requireDiskLength } from "../block/range.ts";
 import { type Environment, QUIET } from "../graph/environment.ts";
 import { type ImageReference, openImage } from "../graph/open.ts";
 
 /** How to resize. */
 export interface ResizeOptions {
   /** Bytes; with `relative` added to (1) or subtracted from (-1) the present size. */
-  readonly size: number;
+  readonly size: number | bigint;
   /** 0 absolute, 1 grow by, -1 shrink by. */
   readonly relative?: -1 | 0 | 1;
   /** Data beyond the new end may be lost. */
@@ -50,8 +51,13 @@ export async function resizeImage(
   const refuse = (message: string, field: string) =>
     new ImageError(message, { errno: "EINVAL", file: node.filename, field });
   const before = node.length;
-  const after = relative === 0 ? size : before + relative * size;
-  if (after <= 0) throw refuse("New image size must be positive", "size");
+  // 64 bits are all that there is, so an overflow is no positive size either.
+  const wanted = BigInt.asIntN(
+    64,
+    relative === 0 ? BigInt(size) : BigInt(before) + BigInt(relative) * BigInt(size),
+  );
+  if (wanted <= 0n) throw refuse("New image size must be positive", "size");
+  const after = Number(wanted);
   if (after <= before && preallocation !== "off") {
     throw refuse("Preallocation can only be used for growing images", "preallocation");
   }
@@ -59,5 +65,6 @@ export async function resizeImage(
     environment.warn(SHRINK_WARNING);
     throw refuse("Use the --shrink option to perform a shrink operation.", "size");
   }
+  requireDiskLength(wanted);
   await node.resize(after, preallocation);
 }
