@@ -11,6 +11,7 @@ export function hex(value: number): string {
 
 /** Found in a table entry by code that cannot wait: whoever can, reports it with {@linkcode signalCorruption}. */
 export class DamagedEntry extends Error {
+  /** Always `"DamagedEntry"`. */
   override readonly name = "DamagedEntry";
 }
 

@@ -164,6 +164,7 @@ export class Qcow2Node implements BlockNode {
     return dataFile.readsZeroWhenNew?.() ?? Promise.resolve(false);
   }
 
+  /** Stores everything and closes the image, its backing files and its files. The first failure is thrown. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;

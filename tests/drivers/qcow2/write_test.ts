@@ -433,3 +433,30 @@ Deno.test("memory for tables stays bounded however much is written", async () =>
   }
   assert(cached <= 16 * M / 512);
 });
+
+Deno.test("what is still open when the image is closed is given back", async () => {
+  const { node, file } = await opened();
+  await allocate(node, 0, 100 * K);
+  const kept = await allocate(node, 512 * K, 10);
+  await allocate(node, 512 * K + 100, 10);
+  await fill(kept, 1);
+  await kept.publish();
+  await node[Symbol.asyncDispose]();
+  await assertSound(file);
+  await using again = await open(file.copy());
+  assertEquals(await read(again, 512 * K, 12), `${"01".repeat(10)}0000`);
+  assertEquals(await read(again, 512 * K + 100, 10), "00".repeat(10));
+});
+
+Deno.test("closing closes all files, and tells the first failure", async () => {
+  const { node, file } = await opened();
+  const below = await create({ size: "1M" });
+  node.backing!.attach(await open(below));
+  await node.write(0, new Uint8Array(8 * K).fill(1));
+  failFrom(file, 1);
+  const error = await assertRejects(async () => await node[Symbol.asyncDispose](), ImageError);
+  assertEquals(error.errno, "ENOSPC");
+  assertEquals([file.closed, below.closed], [true, true]);
+  // A second time there is nothing to do.
+  await node[Symbol.asyncDispose]();
+});
