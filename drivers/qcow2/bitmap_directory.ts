@@ -8,7 +8,7 @@ import type { BitmapInfo } from "../../lib/block/capabilities.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import { MAX_FILE_LENGTH, UNTRUSTED } from "./_layout.ts";
 import { readPadded } from "./_read.ts";
-import type { Qcow2Image } from "./image.ts";
+import type { ImageFacts } from "./image.ts";
 import { EntryTable } from "./table.ts";
 
 /** Flags of a directory entry; all others are refused. */
@@ -49,7 +49,7 @@ export function bitmapInfo(entry: DirectoryEntry): BitmapInfo {
 
 /** Clusters that the bits of a disk of `size` bytes take: whole 64-bit words, whole clusters. */
 export function bitmapTableEntries(
-  image: Qcow2Image,
+  image: ImageFacts,
   size: number,
   granularityBits: number,
 ): number {
@@ -62,7 +62,7 @@ export function bitmapTableEntries(
  *
  * @throws {ImageError} with the reference's texts.
  */
-export async function readDirectory(image: Qcow2Image): Promise<DirectoryEntry[]> {
+export async function readDirectory(image: ImageFacts): Promise<DirectoryEntry[]> {
   const { file, header, context } = image;
   const extension = header.bitmaps;
   if (extension === undefined) return [];
@@ -118,7 +118,7 @@ export async function readDirectory(image: Qcow2Image): Promise<DirectoryEntry[]
   return entries;
 }
 
-function isSane(image: Qcow2Image, entry: DirectoryEntry, type: number): boolean {
+function isSane(image: ImageFacts, entry: DirectoryEntry, type: number): boolean {
   const { clusterSize } = image.geometry;
   const { tableOffset, tableEntries, flags, granularityBits } = entry;
   const bytes = tableEntries * clusterSize;
@@ -135,7 +135,7 @@ function isSane(image: Qcow2Image, entry: DirectoryEntry, type: number): boolean
 }
 
 /** Checks a bitmap's table; one that was not closed properly is not looked into. */
-async function checkTable(image: Qcow2Image, entry: DirectoryEntry): Promise<void> {
+async function checkTable(image: ImageFacts, entry: DirectoryEntry): Promise<void> {
   if ((entry.flags & BitmapFlag.inUse) !== 0) return;
   const refuse = (what: string) =>
     new ImageError(`Could not read ${what}: Invalid argument`, {

@@ -1,13 +1,12 @@
-import type { ImageDetails, InfoValue } from "../../lib/block/capabilities.ts";
+import type { BitmapInfo, ImageDetails, InfoValue } from "../../lib/block/capabilities.ts";
 import { Autoclear, Compatible, Incompatible } from "./_layout.ts";
-import type { Bitmaps } from "./bitmaps.ts";
 import { hasFeature } from "./header.ts";
-import type { Qcow2Image } from "./image.ts";
+import type { ImageFacts } from "./image.ts";
 
 /** What `info` shows of an image (section 19 of the format's reference). */
 export function imageDetails(
-  image: Qcow2Image,
-  bitmaps: Bitmaps,
+  image: ImageFacts,
+  bitmaps: readonly BitmapInfo[],
   encrypt: InfoValue | undefined,
 ): ImageDetails {
   const { header, geometry } = image;
@@ -20,8 +19,8 @@ export function imageDetails(
 }
 
 function specificData(
-  { header }: Qcow2Image,
-  bitmaps: Bitmaps,
+  { header }: ImageFacts,
+  bitmaps: readonly BitmapInfo[],
   encrypt: InfoValue | undefined,
 ): { readonly [key: string]: InfoValue } {
   const v3 = header.version >= 3;
@@ -31,9 +30,12 @@ function specificData(
   };
   if (v3) {
     data["lazy-refcounts"] = (header.compatible & BigInt(Compatible.lazyRefcounts)) !== 0n;
-    const list = bitmaps.list();
-    if (list.length > 0) {
-      data["bitmaps"] = list.map(({ flags, name, granularity }) => ({ flags, name, granularity }));
+    if (bitmaps.length > 0) {
+      data["bitmaps"] = bitmaps.map(({ flags, name, granularity }) => ({
+        flags,
+        name,
+        granularity,
+      }));
     }
   }
   data["refcount-bits"] = 2 ** header.refcountOrder;

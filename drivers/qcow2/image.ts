@@ -50,8 +50,20 @@ export interface DiscardPolicy {
   keepReferences: boolean;
 }
 
+/** What is known of an image once its header is read. */
+export interface ImageFacts {
+  /** The file with the metadata. */
+  readonly file: BlockNode;
+  /** Name, mode, diagnostics. */
+  readonly context: DriverContext;
+  /** The header. */
+  readonly header: Qcow2Header;
+  /** Sizes. */
+  readonly geometry: Geometry;
+}
+
 /** An open image: what all modules of this driver share. Behaviour lives in the modules, not here. */
-export class Qcow2Image {
+export class Qcow2Image implements ImageFacts {
   /** The file with the metadata. */
   readonly file: BlockNode;
   /** The file with the guest data: `file`, or the external data file (which `driver.ts` sets). */

@@ -51,7 +51,7 @@ export async function openImage(
   try {
     await openDataFile(image);
     const encrypt = await encryptionDetails(file, header, context);
-    if (!context.mode.metadataOnly) refuseEncrypted(header, context);
+    refuseEncrypted(header, context);
     if (!context.mode.checking) image.snapshots = await readSnapshotTable(image);
     const bitmaps = await loadBitmaps(image);
     await repairDirty(image, repair);
@@ -65,7 +65,6 @@ export async function openImage(
 /** Row 22. */
 async function openDataFile(image: Qcow2Image): Promise<void> {
   const { header, context } = image;
-  if (context.mode.metadataOnly) return;
   const refuse = (message: string) =>
     new ImageError(message, { errno: "EINVAL", file: context.filename, field: "data file" });
   if (image.hasDataFile) {

@@ -1,7 +1,8 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import type { Qcow2Image } from "../../../drivers/qcow2/image.ts";
-import { imageDetails } from "../../../drivers/qcow2/details.ts";
 import { openImage } from "../../../drivers/qcow2/open.ts";
+import { openMetadata } from "../../../drivers/qcow2/open_metadata.ts";
+import type { ImageDetails } from "../../../lib/block/capabilities.ts";
 import { ImageError } from "../../../lib/block/error.ts";
 import { MemoryNode } from "../../_memory_node.ts";
 import { reference, useReference } from "../../_reference.ts";
@@ -89,10 +90,22 @@ Deno.test("a dirty image that cannot be repaired is refused", async () => {
   assertEquals(error.message, "Could not repair dirty image: Input/output error");
 });
 
+/** What an opening for metadata tells. */
+async function detailsOf(file: MemoryNode): Promise<ImageDetails> {
+  await using node = await openMetadata(file, context({ metadataOnly: true }));
+  return await node.details!();
+}
+
+Deno.test("an image that is open for its metadata gives no data", async () => {
+  const node = await openMetadata(await image(), context({ metadataOnly: true }));
+  const error = await assertRejects(() => node.read(0, new Uint8Array(512)), ImageError);
+  assertEquals([error.errno, node.length], ["ENOTSUP", 1 << 20]);
+});
+
 Deno.test("looking at metadata needs no data file", async () => {
   const file = await create({ size: "1M", data_file: "d.raw" });
-  const { image: opened } = await openImage(file, context({ metadataOnly: true }), repair);
-  assertEquals(opened.header.dataFile, "d.raw");
+  const details = await detailsOf(file);
+  assertEquals(details.specific!.data["data-file"], "d.raw");
 });
 
 Deno.test("a data file that is missing is named", async () => {
@@ -114,8 +127,7 @@ Deno.test("a data file is closed when opening fails behind it", async () => {
 
 Deno.test("details of a version 2 image lack what version 3 brought", async () => {
   const file = await create({ size: "1M", compat: "0.10" });
-  const { image: opened, bitmaps, encrypt } = await openImage(file, context(), repair);
-  assertEquals(imageDetails(opened, bitmaps, encrypt), {
+  assertEquals(await detailsOf(file), {
     clusterSize: 65536,
     encrypted: false,
     dirty: false,
@@ -127,12 +139,7 @@ Deno.test("details of a version 2 image lack what version 3 brought", async () =
 });
 
 Deno.test("details tell of the dirty and the corrupt bit", async () => {
-  const { image: opened, bitmaps, encrypt } = await openImage(
-    await image([72, 8, 3]),
-    context(),
-    repair,
-  );
-  const details = imageDetails(opened, bitmaps, encrypt);
+  const details = await detailsOf(await image([72, 8, 3]));
   assertEquals([details.dirty, details.specific!.data["corrupt"]], [true, true]);
 });
 
@@ -161,12 +168,7 @@ Deno.test({
         await useReference(["create", "-q", "-f", "qcow2", "-o", options, "x", "3M"], at);
         for (const command of commands) await useReference(command, at);
         const file = new MemoryNode({ bytes: await Deno.readFile(dir.file("x")) });
-        const { image: opened, bitmaps, encrypt } = await openImage(
-          file,
-          context({ metadataOnly: true }),
-          repair,
-        );
-        const details = imageDetails(opened, bitmaps, encrypt);
+        const details = await detailsOf(file);
         const info = JSON.parse(await useReference(["info", "--output=json", "x"], at));
         assertEquals(details.specific, info["format-specific"]);
         assertEquals(

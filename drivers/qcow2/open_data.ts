@@ -1,0 +1,52 @@
+import type { Checker } from "../../lib/block/capabilities.ts";
+import type { DriverContext } from "../../lib/block/driver.ts";
+import { ImageError } from "../../lib/block/error.ts";
+import type { BlockNode } from "../../lib/block/node.ts";
+import { imageDetails } from "./details.ts";
+import type { Qcow2Image } from "./image.ts";
+import { Qcow2Node } from "./node.ts";
+import { openImage } from "./open.ts";
+import { Snapshots } from "./snapshots.ts";
+
+/**
+ * Opens an image for its guest data, for checks and for changes.
+ *
+ * @throws {ImageError} naming file and field, with the reference's text.
+ */
+export async function openData(file: BlockNode, context: DriverContext): Promise<BlockNode> {
+  const { image, bitmaps, encrypt } = await openImage(file, context, repairDirty);
+  if (bitmaps.list().length > 0) {
+    image.guestWrite = (offset, length) => bitmaps.record(offset, length);
+  }
+  return new Qcow2Node(image, {
+    details: () => Promise.resolve(imageDetails(image, bitmaps.list(), encrypt)),
+    resize: async (length, how) => {
+      const { resizeImage } = await import("./resize.ts");
+      await resizeImage(image, length, how, bitmaps);
+    },
+    changeBacking: async (name, format) => {
+      const { changeBacking } = await import("./create.ts");
+      await changeBacking(image, name, format);
+    },
+    beforeClose: () => image.lock.run(() => bitmaps.store()),
+    checker: checkerOf(image),
+    snapshots: new Snapshots(image),
+    ...(image.header.version >= 3 ? { bitmaps } : {}),
+  });
+}
+
+function checkerOf(image: Qcow2Image): Checker {
+  return {
+    check: async (repair, report) => {
+      const { checkImage } = await import("./check.ts");
+      return await checkImage(image, repair, report);
+    },
+  };
+}
+
+/** A dirty image is repaired before it is written to; what is found is reported. */
+async function repairDirty(image: Qcow2Image): Promise<void> {
+  const { context } = image;
+  const result = await checkerOf(image).check("all", (...line) => context.report(...line));
+  if (result.checkErrors > 0) throw ImageError.fromErrno("EIO");
+}
