@@ -5,7 +5,7 @@ import { FreedClusters } from "./freed_clusters.ts";
 import type { Qcow2Image } from "./image.ts";
 import { type RefcountFormat, refcountFormat } from "./refcount_format.ts";
 import { countFree, countUsed, findFreeRun, lastUsed } from "./refcount_search.ts";
-import { growRefcountTable } from "./refcount_table.ts";
+import { growRefcountTable, nameRefcountTable } from "./refcount_table.ts";
 import { RefcountTable } from "./table.ts";
 import { TableCache } from "./table_cache.ts";
 
@@ -224,20 +224,21 @@ export class Refcounts {
   async setTableEntry(index: number, blockOffset: number): Promise<void> {
     const { file, header, geometry, overlap } = this.#image;
     const old = this.#table.offset(index);
+    const entry = this.#table.bytes.subarray(index * 8, index * 8 + 8);
     this.#table.setOffset(index, blockOffset);
     try {
-      await file.write(
-        header.refcountTableOffset + index * 8,
-        this.#table.bytes.subarray(index * 8, index * 8 + 8),
-      );
-      await this.#image.barrier();
+      await file.write(header.refcountTableOffset + index * 8, entry);
     } catch (error) {
       this.#table.setOffset(index, old);
       throw error;
     }
-    if (blockOffset !== 0) return overlap.addedBlock(blockOffset);
-    this.cache.forget(old);
-    this.#next = Math.min(this.#next, old / geometry.clusterSize);
+    if (blockOffset === 0) {
+      this.cache.forget(old);
+      this.#next = Math.min(this.#next, old / geometry.clusterSize);
+    } else {
+      overlap.addedBlock(blockOffset);
+    }
+    await this.#image.barrier();
   }
 
   /** Index of the last cluster below `clusters` with a refcount, -1 if there is none. */
@@ -404,14 +405,18 @@ export class Refcounts {
     return false;
   }
 
-  /** Takes a table that is on disk and named by the header, and frees the one before. */
+  /** Takes a table that is on disk, and frees the one before. */
   async #replaceTable(table: RefcountTable, offset: number): Promise<void> {
     const { header, geometry: { clusterSize }, overlap } = this.#image;
     const old = { offset: header.refcountTableOffset, length: this.#table.length * 8 };
+    const clusters = table.length * 8 / clusterSize;
+    await nameRefcountTable(this.#image, offset, clusters);
+    // From here on the file names it, whether or not it can be flushed.
     this.#table = table;
     header.refcountTableOffset = offset;
-    header.refcountTableClusters = table.length * 8 / clusterSize;
+    header.refcountTableClusters = clusters;
     overlap.reset();
+    await this.#image.barrier();
     await this.free(old.offset, old.length, "other");
   }
 }

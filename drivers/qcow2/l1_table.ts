@@ -56,18 +56,19 @@ export async function growL1(
     await overlap.check(offset, table.bytes.length);
     await file.write(offset, table.bytes);
     await image.barrier();
-    const field = new DataView(new ArrayBuffer(12));
-    field.setUint32(0, wanted);
-    field.setBigUint64(4, BigInt(offset));
-    await file.write(HEADER_FIELD, new Uint8Array(field.buffer));
-    await image.barrier();
   } catch (error) {
     if (!image.broken) await refcounts.free(offset, table.bytes.length, "other");
     throw error;
   }
+  const field = new DataView(new ArrayBuffer(12));
+  field.setUint32(0, wanted);
+  field.setBigUint64(4, BigInt(offset));
+  await file.write(HEADER_FIELD, new Uint8Array(field.buffer));
+  // From here on the file names the new table, whether or not it can be flushed.
   const replaced = { offset: header.l1Offset, length: old.bytes.length };
   header.l1Offset = offset;
   header.l1Size = wanted;
   image.l1 = table;
+  await image.barrier();
   await refcounts.free(replaced.offset, replaced.length, "other");
 }

@@ -114,13 +114,18 @@ export class L2Tables {
       table = this.cache.create(offset);
       if (old !== undefined) table.entries.bytes.set(old.entries.bytes);
       await this.cache.flush();
-      image.l1.setOffset(index, offset, COPIED_HIGH);
-      await writeL1Entry(image, index);
     } catch (error) {
       if (image.broken) throw error;
-      image.l1.set(index, oldHigh, oldLow);
       this.cache.forget(offset);
       await image.refcounts.free(offset, clusterSize, "always");
+      throw error;
+    }
+    image.l1.setOffset(index, offset, COPIED_HIGH);
+    try {
+      await writeL1Entry(image, index);
+    } catch (error) {
+      // The entry may be in the file all the same, so the new table is not freed.
+      image.l1.set(index, oldHigh, oldLow);
       throw error;
     }
     image.overlap.addedL2Table(offset);

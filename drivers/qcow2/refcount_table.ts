@@ -59,7 +59,7 @@ export interface GrowRequest {
   readonly block?: { readonly index: number; readonly offset: number };
 }
 
-/** A table on disk that the header names. */
+/** A table on disk that nothing names yet. */
 export interface NewTable {
   /** Its entries. */
   readonly table: RefcountTable;
@@ -70,8 +70,8 @@ export interface NewTable {
 }
 
 /**
- * Writes a larger table and the blocks that it lacks, and names it in the
- * file's header. The caller takes over the answer and frees the old table.
+ * Writes a larger table and the blocks that it lacks. The caller names it in
+ * the header, takes over the answer and frees the old table.
  *
  * @throws {ImageError} `EFBIG` above the format's limit.
  */
@@ -132,10 +132,17 @@ export async function growRefcountTable(
   await image.overlap.check(offset, table.bytes.length);
   await file.write(offset, table.bytes);
   await image.barrier();
+  return { table, offset, end };
+}
+
+/** Lets the file's header name a table. Does not flush. */
+export async function nameRefcountTable(
+  image: Qcow2Image,
+  offset: number,
+  clusters: number,
+): Promise<void> {
   const field = new DataView(new ArrayBuffer(12));
   field.setBigUint64(0, BigInt(offset));
-  field.setUint32(8, tableClusters);
-  await file.write(HEADER_FIELD, new Uint8Array(field.buffer));
-  await image.barrier();
-  return { table, offset, end };
+  field.setUint32(8, clusters);
+  await image.file.write(HEADER_FIELD, new Uint8Array(field.buffer));
 }

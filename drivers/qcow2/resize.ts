@@ -167,12 +167,16 @@ async function dropL2Tables(image: Qcow2Image, entries: number): Promise<void> {
   await image.file.writeZeroes(header.l1Offset + entries * 8, (header.l1Size - entries) * 8, {
     unmap: false,
   });
-  await image.barrier();
+  const dropped: number[] = [];
   for (let index = header.l1Size - 1; index >= entries; index--) {
     const offset = l1.offset(index);
     if (offset === 0) continue;
-    l2.forget(offset);
     l1.set(index, 0, 0);
+    dropped.push(offset);
+  }
+  await image.barrier();
+  for (const offset of dropped) {
+    l2.forget(offset);
     await refcounts.free(offset, geometry.clusterSize, "always");
   }
 }

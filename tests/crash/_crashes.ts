@@ -12,6 +12,7 @@ import { Random } from "../_random.ts";
 import { reference, runReference } from "../_reference.ts";
 import { tempDir } from "../_temp.ts";
 import { type Allowed, findForeign, Guest, readTags, SECTOR, stamps } from "./_guest.ts";
+import { HostDisk, HostFile, isHostFailure, isHostFailureText } from "./_host_disk.ts";
 import { Journal } from "./_journal.ts";
 
 /** Multiplies the number of states; for a long run. */
@@ -48,11 +49,14 @@ export interface CrashScenario {
   /** What the guest does before anything is recorded. */
   readonly prepare?: (guest: Guest, random: Random) => Promise<void>;
   /** What the guest does. Opening and closing the image is recorded with it. */
-  readonly act: (guest: Guest, random: Random) => Promise<void>;
+  readonly act: (guest: Guest, random: Random, disk: HostDisk) => Promise<void>;
   /** Looks at a state in a way of its own; `allowed` is what each sector may hold. */
   readonly inspect?: (files: readonly MemoryNode[], allowed: Allowed) => Promise<void>;
-  /** Clusters may be leaked when nothing has crashed. */
-  readonly leaks?: boolean;
+  /**
+   * The host's disk when the recording begins. After a request to it has failed,
+   * clusters may be leaked and the image need not be closed properly.
+   */
+  readonly disk?: () => HostDisk;
 }
 
 /** A scenario that was played. */
@@ -165,20 +169,27 @@ async function record(scenario: CrashScenario, random: Random): Promise<Recordin
     await using disk = node;
     return await readTags(disk);
   };
-  const play = async (journal: Journal, act: CrashScenario["act"]) => {
+  const play = async (
+    journal: Journal,
+    act: CrashScenario["act"],
+    disk: HostDisk = new HostDisk(),
+  ) => {
     const guest = new Guest(journal, await readAll());
-    const opened = state.map((node) => node.copy());
-    for (const node of opened) journal.watch(node);
+    const opened = state.map((node) => new HostFile(node, disk));
+    for (const node of opened) journal.watch(node, (request) => disk.meet(request));
     const { node, reports } = await openState(probe, opened, {
       writable: true,
       ...scenario.mode,
     });
-    {
-      await using disk = node;
-      guest.attach(disk);
-      await act(guest, random);
+    guest.attach(node);
+    try {
+      await using _node = node;
+      await act(guest, random, disk);
+    } catch (error) {
+      if (!(disk.hasFailed && isHostFailure(error))) throw error;
     }
-    assertEquals(reports, [], "nothing to report");
+    const unexpected = reports.filter((line) => !(disk.hasFailed && isHostFailureText(line)));
+    assertEquals(unexpected, [], "nothing to report");
     state = opened.map((node) => node.copy());
     return guest;
   };
@@ -191,7 +202,7 @@ async function record(scenario: CrashScenario, random: Random): Promise<Recordin
     snapshots.push(await readTags(disk));
   }
   const journal = new Journal();
-  const guest = await play(journal, scenario.act);
+  const guest = await play(journal, scenario.act, scenario.disk?.() ?? new HostDisk());
   return { scenario, journal, guest, backing, snapshots };
 }
 
@@ -325,7 +336,7 @@ function snapshotViews(image: Uint8Array): MemoryNode[] {
 async function examineEnd(recording: Recording, files: readonly MemoryNode[]): Promise<void> {
   const { node } = await openState(recording, files, {});
   await using disk = node;
-  await assertSound(disk, recording.scenario.leaks ?? false);
+  await assertSound(disk, recording.scenario.disk !== undefined);
   assertEquals(await findForeign(disk, recording.guest.latest), undefined, "in the end");
   await examineSnapshots(recording, files);
 }

@@ -94,8 +94,12 @@ export class Guest {
   /** Writes `count` sectors of new stamps. */
   async write(sector: number, count: number): Promise<void> {
     const tag = ++this.#tag;
-    this.change(sector, count, [tag]);
-    await this.node.write(sector * SECTOR, stamps(tag, sector, count));
+    await this.#attempt(
+      sector,
+      count,
+      tag,
+      () => this.node.write(sector * SECTOR, stamps(tag, sector, count)),
+    );
   }
 
   /** Writes one whole cluster compressed. */
@@ -107,8 +111,12 @@ export class Guest {
     const packed = new Uint8Array(packer.clusterSize - 1);
     const length = (await loadCodec(packer.codec)).pack(plain, packed);
     if (length === null) throw new Error("a cluster of stamps did not shrink");
-    this.change(sector, packer.clusterSize / SECTOR, [tag]);
-    await packer.writePacked(sector * SECTOR, packed.subarray(0, length));
+    await this.#attempt(
+      sector,
+      packer.clusterSize / SECTOR,
+      tag,
+      () => packer.writePacked(sector * SECTOR, packed.subarray(0, length)),
+    );
   }
 
   /** Zeros sectors. */
@@ -117,8 +125,12 @@ export class Guest {
     count: number,
     flags: ZeroFlags = { unmap: false },
   ): Promise<void> {
-    this.change(sector, count, [ZEROS]);
-    await this.node.writeZeroes(sector * SECTOR, count * SECTOR, flags);
+    await this.#attempt(
+      sector,
+      count,
+      ZEROS,
+      () => this.node.writeZeroes(sector * SECTOR, count * SECTOR, flags),
+    );
   }
 
   /** Discards sectors: each one reads as before or as zeros. */
@@ -165,6 +177,23 @@ export class Guest {
     this.#deeds.push({ moment: this.#journal.now, count: 0, tags: [], length, through: true });
     this.#latest.length = Math.min(this.#latest.length, end);
     while (this.#latest.length < end) this.#latest.push([ZEROS]);
+  }
+
+  /** A request that fails has done something or nothing to each sector. */
+  async #attempt(
+    sector: number,
+    count: number,
+    tag: number,
+    request: () => Promise<void>,
+  ): Promise<void> {
+    const before = this.#latest.slice(sector, sector + count);
+    this.change(sector, count, [tag]);
+    try {
+      await request();
+    } catch (error) {
+      for (const [i, tags] of before.entries()) this.change(sector + i, 1, [...tags, tag]);
+      throw error;
+    }
   }
 
   /** Says that from now on each sector of a range reads as one of `tags`. */

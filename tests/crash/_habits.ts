@@ -84,8 +84,8 @@ export async function compressAnywhere(
   const { clusterSize } = guest.node.limits;
   for (let n = 0; n < requests; n++) {
     const cluster = random.below(guest.node.length / clusterSize);
-    const { state } = await guest.node.extent(cluster * clusterSize, 1);
-    if (state !== "unallocated") continue;
+    const { state, length } = await guest.node.extent(cluster * clusterSize, clusterSize);
+    if (state !== "unallocated" || length !== clusterSize) continue;
     await guest.writePacked(cluster * clusterSize / 512);
     if (random.oneIn(FLUSH)) await guest.flush();
   }
