@@ -120,7 +120,7 @@ for (const shape of SHAPES) {
     name: `same bytes as the reference after random requests: ${shape.name}`,
     ignore: reference.ignore,
     async fn() {
-      for (const seed of seeds(3)) {
+      for (const seed of seeds(2)) {
         await using dir = await tempDir();
         const cwd = dir.path;
         const random = new Random(seed);

@@ -137,7 +137,7 @@ for (const { name, options, size, backing = 0, requests = 120 } of SHAPES) {
     name: `random requests, judged by the reference: ${name}`,
     ignore: reference.ignore,
     async fn() {
-      for (const seed of seeds(3)) {
+      for (const seed of seeds(2)) {
         await using dir = await tempDir();
         const cwd = dir.path;
         const random = new Random(seed + 1000);
