@@ -245,7 +245,8 @@ class FixedFields {
   checkSize(header: Qcow2Header): void {
     const stored = this.#view.getBigUint64(24);
     const span = BigInt(geometryOf({ ...header, size: 0 }).l2Span);
-    const needed = (stored + span - 1n) / span;
+    // The sum wraps around at 64 bits, as in the reference: what is negative is found out below.
+    const needed = BigInt.asUintN(64, stored + span - 1n) / span;
     if (needed > 0x7fffffffn) throw this.error("size", "Image is too big", "EFBIG");
     if (needed > BigInt(header.l1Size)) throw this.error("l1_size", "L1 table is too small");
     if (stored >= 1n << 63n) {

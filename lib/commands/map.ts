@@ -7,6 +7,7 @@ import {
   FORMAT,
   onlyImage,
   OUTPUT,
+  readExactSize,
   readSize,
   UNTRUSTED,
 } from "./_options.ts";
@@ -30,7 +31,7 @@ export const map: Command = defineCommand({
       long: ["start-offset"],
       value: "OFFSET",
       help: ["first byte of the disk to look at, default 0"],
-      parse: (text: string) => readSize("start offset", text),
+      parse: (text: string) => readExactSize("start offset", text),
     },
     length: {
       short: "l",
@@ -48,13 +49,13 @@ export const map: Command = defineCommand({
     const filename = onlyImage(ctx.operands);
     const batches = mapBatches(
       { filename, format },
-      { start, length, forceShare },
+      { start: start === undefined ? undefined : Number(start), length, forceShare },
       environmentOf(ctx, ctx.options.untrusted),
     );
     if (output === "human") {
       await printTable(batches, ctx.out);
     } else {
-      await printArray(batches, ctx.out);
+      await printArray(batches, start ?? 0n, ctx.out);
     }
     return 0;
   },
@@ -83,13 +84,19 @@ function row(...cells: readonly string[]): string {
   return cells.map((cell, i) => i < cells.length - 1 ? cell.padEnd(COLUMN) : cell).join("") + "\n";
 }
 
-async function printArray(batches: Batches, out: (text: string) => void): Promise<void> {
+async function printArray(
+  batches: Batches,
+  wanted: bigint,
+  out: (text: string) => void,
+): Promise<void> {
   let separator = "[";
   for await (const batch of batches) {
     let text = "";
     for (const { start, length, depth, present, zero, data, compressed, offset } of batch) {
+      // Past the end of the disk there is one entry, which begins where it was looked for.
+      const shownStart = Number.isSafeInteger(start) ? start : wanted;
       const place = offset === undefined ? "" : `, "offset": ${offset}`;
-      text += `${separator}{ "start": ${start}, "length": ${length}, "depth": ${depth}, ` +
+      text += `${separator}{ "start": ${shownStart}, "length": ${length}, "depth": ${depth}, ` +
         `"present": ${present}, "zero": ${zero}, "data": ${data}, "compressed": ${compressed}` +
         `${place}}`;
       separator = ",\n";

@@ -15,7 +15,7 @@ import { ImageError } from "../block/error.ts";
 import { OptionSet, type OptionSpec } from "../block/options.ts";
 import { createBelow, driverContext, openLocked } from "./context.ts";
 import type { Environment } from "./environment.ts";
-import { type ProtocolName, protocolOf } from "./registry.ts";
+import { findProtocol, nameFor, type ProtocolName, protocolOf } from "./registry.ts";
 
 /** Where an image is to be made. */
 export interface CreateTarget {
@@ -43,8 +43,10 @@ const CREATING: OpenMode = {
  * @throws {ImageError} `Unknown protocol '…'`, `Protocol driver '…' does not support image creation`
  */
 export async function createTarget(format: FormatDriver, filename: string): Promise<CreateTarget> {
-  const name = protocolOf(filename);
-  const protocol = await name.protocol.load();
+  const named = protocolOf(filename);
+  const bare = findProtocol(format.name);
+  const name = bare === undefined ? named : { protocol: bare, filename: nameFor(bare, filename) };
+  const protocol = await named.protocol.load();
   if (protocol.create === undefined || protocol.createOptions === undefined) {
     throw new ImageError(`Protocol driver '${protocol.name}' does not support image creation`, {
       errno: "ENOTSUP",

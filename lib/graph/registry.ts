@@ -4,7 +4,7 @@
  * @module
  */
 import { DEFAULT_FORMAT, DEFAULT_PROTOCOL, FORMATS, PROTOCOLS } from "../../drivers/mod.ts";
-import type { FormatDriver, FormatEntry, ProtocolEntry } from "../block/driver.ts";
+import type { FormatDriver, FormatEntry, ProtocolDriver, ProtocolEntry } from "../block/driver.ts";
 import { ImageError } from "../block/error.ts";
 import type { BlockNode } from "../block/node.ts";
 import { protocolPrefix, withoutPrefix } from "./names.ts";
@@ -93,16 +93,16 @@ export async function probeFile(file: BlockNode): Promise<FormatEntry> {
 }
 
 /**
- * The format to create an image in.
+ * The format to create an image in. The name of a protocol stands for the bare file.
  *
  * @throws {ImageError} `Unknown file format '…'`, `Format driver '…' does not support image creation`
  */
 export async function creatableFormat(name: string): Promise<FormatDriver> {
-  const entry = findFormat(name);
-  if (entry === undefined) {
+  const [entry, bare] = [findFormat(name), findProtocol(name)];
+  if (entry === undefined && bare === undefined) {
     throw new ImageError(`Unknown file format '${name}'`, { errno: "EINVAL", field: "format" });
   }
-  const driver = await entry.load();
+  const driver = await entry?.load() ?? bareFormat(await bare!.load());
   if (driver.createOptions === undefined) {
     throw new ImageError(`Format driver '${name}' does not support image creation`, {
       errno: "ENOTSUP",
@@ -110,4 +110,18 @@ export async function creatableFormat(name: string): Promise<FormatDriver> {
     });
   }
   return driver;
+}
+
+/** A protocol in the place of a format: the file is all that there is. */
+function bareFormat({ name, createOptions }: ProtocolDriver): FormatDriver {
+  return {
+    name,
+    transparent: true,
+    ...(createOptions === undefined ? {} : { createOptions }),
+    openOptions: [],
+    open: (file) => Promise.resolve(file),
+    async create({ createBase }) {
+      await using _file = await createBase();
+    },
+  };
 }

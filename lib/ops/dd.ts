@@ -11,7 +11,7 @@ import { createNode, type CreateTarget, createTarget, type Creation } from "../g
 import { type Environment, QUIET } from "../graph/environment.ts";
 import { fileIdentity, filesOf, pathIdentity } from "../graph/identity.ts";
 import { type ImageReference, openImage } from "../graph/open.ts";
-import { creatableFormat, DEFAULT_FORMAT, findFormat } from "../graph/registry.ts";
+import { creatableFormat, DEFAULT_FORMAT, findFormat, findProtocol } from "../graph/registry.ts";
 
 /** What to copy. */
 export interface DdOptions {
@@ -67,7 +67,7 @@ export async function ddImage(
 
 async function targetFor({ target, targetFormat }: DdOptions): Promise<CreateTarget> {
   const name = targetFormat ?? DEFAULT_FORMAT;
-  if (findFormat(name) === undefined) {
+  if (findFormat(name) === undefined && findProtocol(name) === undefined) {
     throw new ImageError("Unknown file format", { errno: "EINVAL", field: "format" });
   }
   return await createTarget(await creatableFormat(name), target);

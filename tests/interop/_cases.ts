@@ -143,7 +143,10 @@ function wordsOf(line: string | readonly string[]): readonly string[] {
 const made = new Map<string, Promise<TempDir>>();
 
 Deno.test.afterAll(async () => {
-  for (const dir of made.values()) await (await dir)[Symbol.asyncDispose]();
+  for (const dir of await Promise.allSettled(made.values())) {
+    // What could not be made has failed its test.
+    if (dir.status === "fulfilled") await dir.value[Symbol.asyncDispose]();
+  }
 });
 
 /** A folder with all that is given; made once. */

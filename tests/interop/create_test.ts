@@ -48,10 +48,36 @@ creates("raw preallocation", [
   "-o preallocation=full a 1000",
   "-o nocow=on a 1M",
   "-o nocow=off a 1M",
-  "-o nocow a 1M",
-  "-o nonocow a 1M",
 ]);
 creates("a name with a protocol", ["file:a 1M"]);
+creates("a bare file", [
+  "-f file a 1M",
+  "-f file file:a 1000",
+  "-f file -o preallocation=full,nocow=on a 1M",
+]);
+for (
+  const line of [
+    "a 8191P",
+    "a 9223372036854775807",
+    "-o size=8E a",
+    "-o size=9223372035781033985 a",
+    "-o preallocation=metadata a 1M",
+    "-o preallocation=falloc a 8191P",
+    "-o preallocation=full a 8E",
+  ]
+) {
+  same(`create, raw, leaves nothing of what cannot be: create ${line}`, {
+    run: `create ${line}`,
+    leftByReference: ["a"],
+    code: 1,
+  });
+}
+same("create, raw, leaves an empty file where one was", {
+  given: [disk("a", M, [[0, M, "noise"]])],
+  run: "create a 8191P",
+  files: ["a"],
+  code: 1,
+});
 creates("over what is there", ["a 1M", "-f qcow2 a 1M"], [
   disk("a", 3 * M, [[0, M, "noise"]]),
 ]);
@@ -71,6 +97,10 @@ refuses("qcow2 sizes too large for a cluster size", [
   "-f qcow2 -o cluster_size=2M,size=8E a",
   "-f qcow2 a 8191P",
   "-f qcow2 a 9223372036854775807",
+  "-f qcow2 a 9223372036854774784",
+  "-f qcow2 -o size=9223372035781033984 a",
+  "-f qcow2 -o size=9223372035781033985 a",
+  "-f qcow2 -o size=18446744073709551615 a",
 ]);
 
 const CLUSTER_SIZES = [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288];
@@ -101,11 +131,13 @@ creates(
     `-f qcow2 -o refcount_bits=${bits} a 1M`,
     `-f qcow2 -o refcount_bits=${bits},cluster_size=512,preallocation=metadata a 1M`,
     `-f qcow2 -o refcount_bits=${bits},preallocation=metadata a 1G`,
-  ]),
+  ]).concat(["+16", "0x10", "020"].map((bits) => `-f qcow2 -o refcount_bits=${bits} a 1M`)),
 );
 refuses("refcount widths", [
   ...[0, 3, 12, 65, 128, -1, "x", "1k", ""].map((bits) => `-f qcow2 -o refcount_bits=${bits} a 1M`),
   "-f qcow2 -o refcount_bits=8,compat=0.10 a 1M",
+  "-f qcow2 -o refcount_bits=-18446744073709551600 a 1M",
+  "-f qcow2 -o refcount_bits=4294967312 a 1M",
   "-f qcow2 -o refcount_bits=99999999999999999999 a 1M",
 ]);
 
@@ -181,7 +213,6 @@ creates("qcow2 preallocation", [
 refuses("preallocation modes", [
   "-f qcow2 -o preallocation=x a 1M",
   "-f qcow2 -o preallocation= a 1M",
-  "-o preallocation=metadata a 1M",
   "-o preallocation=x a 1M",
 ]);
 
@@ -277,6 +308,7 @@ refuses("backing files", [
   "-f qcow2 -o backing_fmt=raw a 1M",
   "-f qcow2 -o preallocation=metadata -b base.raw -F raw a",
   "-f qcow2 -b base.raw -F raw -o size=1M a 1M",
+  "-f qcow2 -b sub/../base.raw -F raw base.raw",
   "-b base.raw -F raw a",
   "-b base.raw a",
   "-F raw a 1M",
@@ -285,7 +317,6 @@ refuses("backing files", [
 
 refuses("command lines", [
   "-f zork a 1M",
-  "-f file a 1M",
   "a",
   "-f qcow2 a",
   "-f qcow2 -o size=1M a 1M",
@@ -297,7 +328,7 @@ refuses("command lines", [
   "-o size=1.5 a",
   "-o size=-1 a",
   "-o size=16E a",
-  "-o size=8E a",
+  "-o size=18446744073709551615 a",
   "-o size= a",
   "-o size a",
   "-o id=x,zork=1 a 1M",
@@ -309,7 +340,10 @@ refuses("command lines", [
   "-f qcow2 sub 1M",
   "sub/ 1M",
   "json:{} 1M",
-  "a 8191P",
+  "-o nocow a 1M",
+  "-o nonocow a 1M",
+  "-f file -b x a 1M",
+  "-f host_device a 1M",
   "-f qcow2 -o encrypt.format=zork a 1M",
   "-f qcow2 -o encrypt.format=luks a 1M",
   "-f qcow2 -o encrypt.format=aes a 1M",
@@ -317,6 +351,8 @@ refuses("command lines", [
   "-f qcow2 -o encrypt.format=luks,encrypt.key-secret=s a 1M",
   "-f qcow2 -o encrypt.key-secret=s a 1M",
   "-f qcow2 -o encrypt.format=luks,encrypt.iter-time=x a 1M",
+  "-f qcow2 -o encrypt.format=luks,encrypt.iter-time=-1 a 1M",
+  "-f qcow2 -o encrypt.format=luks,encrypt.iter-time=-18446744073709551600 a 1M",
 ], [folder("sub")]);
 creates("an option named id, which counts for nothing", ["-o id=x a 1M", "-f qcow2 -o id=x a 1M"]);
 
