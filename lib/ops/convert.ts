@@ -297,7 +297,12 @@ async function fill(
       (await target.readsZeroWhenNew?.() ?? false));
   await copyImage(sources, target, {
     readsZero,
-    overBacking: hasBacking ? target.backing?.node?.length ?? Infinity : undefined,
+    // The reference does not ask how long the backing file of an image is that was there before.
+    overBacking: !hasBacking
+      ? undefined
+      : creation === undefined
+      ? Infinity
+      : target.backing?.node?.length ?? Infinity,
     compress,
     compressionLevel: options.compressionLevel,
     sparseSize,
