@@ -20,11 +20,11 @@ const THOROUGHNESS = Number(Deno.env.get("QIMG_CRASH_STATES") ?? 1);
 /** Another one for other states. */
 export const SEED = Number(Deno.env.get("QIMG_CRASH_SEED") ?? 1);
 /** States of one recording that are looked at, about. */
-const STATES = 300;
+const STATES = 100;
 /** One state in so many is also opened for writing, written to and repaired. */
 const DEEP = 4;
 /** States of one recording that the reference looks at. */
-const SAMPLE = 6;
+const SAMPLE = 2;
 /** Where images say that their backing file and their data file are. */
 const BACKING = "base.raw";
 const DATA_FILE = "data.raw";
@@ -148,7 +148,7 @@ async function record(scenario: CrashScenario, random: Random): Promise<Recordin
   const { backing: backingSectors, dataFile } = scenario;
   const backing = backingSectors === undefined ? undefined : stamps(BACKING_TAG, 0, backingSectors);
   const files = new Map<string, MemoryNode>();
-  let image = scenario.image === undefined
+  const image = scenario.image === undefined
     ? await create({
       ...scenario.options,
       ...(backing === undefined ? {} : { backing_file: BACKING, backing_fmt: "raw" }),
@@ -157,15 +157,8 @@ async function record(scenario: CrashScenario, random: Random): Promise<Recordin
     : new MemoryNode({ filename: "test.qcow2", bytes: await scenario.image() });
   let state = [image, ...files.values()];
 
-  const probe: Recording = {
-    scenario,
-    journal: new Journal(),
-    guest: new Guest(new Journal(), new Uint32Array(0)),
-    backing,
-    snapshots: [],
-  };
   const readAll = async () => {
-    const { node } = await openState(probe, state, {});
+    const { node } = await openState({ backing }, state, {});
     await using disk = node;
     return await readTags(disk);
   };
@@ -177,16 +170,21 @@ async function record(scenario: CrashScenario, random: Random): Promise<Recordin
     const guest = new Guest(journal, await readAll());
     const opened = state.map((node) => new HostFile(node, disk));
     for (const node of opened) journal.watch(node, (request) => disk.meet(request));
-    const { node, reports } = await openState(probe, opened, {
+    const { node, reports } = await openState({ backing }, opened, {
       writable: true,
       ...scenario.mode,
     });
     guest.attach(node);
     try {
-      await using _node = node;
       await act(guest, random, disk);
     } catch (error) {
-      if (!(disk.hasFailed && isHostFailure(error))) throw error;
+      await Promise.resolve(node[Symbol.asyncDispose]()).catch(() => {});
+      throw error;
+    }
+    try {
+      await node[Symbol.asyncDispose]();
+    } catch (error) {
+      if (!(disk.isFull && isHostFailure(error))) throw error;
     }
     const unexpected = reports.filter((line) => !(disk.hasFailed && isHostFailureText(line)));
     assertEquals(unexpected, [], "nothing to report");
@@ -194,10 +192,9 @@ async function record(scenario: CrashScenario, random: Random): Promise<Recordin
     return guest;
   };
   if (scenario.prepare !== undefined) await play(new Journal(), scenario.prepare);
-  image = state[0]!;
   const snapshots = [];
-  for (const patched of snapshotViews(image.bytes())) {
-    const { node } = await openState(probe, [patched, ...state.slice(1)], {});
+  for (const patched of snapshotViews(state[0]!.bytes())) {
+    const { node } = await openState({ backing }, [patched, ...state.slice(1)], {});
     await using disk = node;
     snapshots.push(await readTags(disk));
   }

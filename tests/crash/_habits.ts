@@ -12,7 +12,7 @@ function somewhere(
   random: Random,
   most: number,
 ): [sector: number, count: number] {
-  const cluster = guest.node.limits.clusterSize / 512;
+  const cluster = (guest.node.limits.clusterSize || 4096) / 512;
   let sector = random.below(guest.sectors);
   if (random.oneIn(3)) sector -= sector % cluster;
   let count = random.between(1, Math.min(most, guest.sectors - sector));

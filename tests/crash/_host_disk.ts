@@ -31,6 +31,11 @@ export class HostDisk {
     this.space = space;
   }
 
+  /** Whether nothing finds room any more. */
+  get isFull(): boolean {
+    return this.space < BLOCK;
+  }
+
   /** Lets the disk fail a request that is about to be done. */
   meet(request: MemoryRequest): void {
     try {
@@ -98,7 +103,7 @@ export class HostFile extends MemoryNode {
     const end = offset + length;
     for (let block = Math.floor(offset / BLOCK); block * BLOCK < end; block++) {
       if (this.#blocks.has(block)) continue;
-      if (this.#disk.space < BLOCK) return Math.max(block * BLOCK - offset, 0);
+      if (this.#disk.isFull) return Math.max(block * BLOCK - offset, 0);
       this.#disk.space -= BLOCK;
       this.#blocks.add(block);
     }
