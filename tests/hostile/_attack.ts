@@ -42,6 +42,8 @@ export const COMMANDS: readonly (readonly string[])[] = [
   ["check", "-f", "qcow2", "-r", "leaks"],
   ["check", "-f", "qcow2", "-r", "all"],
   ["dd", "-f", "qcow2", "-O", "raw", "bs=64k", "count=16"],
+  ["convert", "-f", "qcow2", "-O", "raw"],
+  ["convert", "-f", "qcow2", "-O", "qcow2", "-c"],
   ["resize", "-f", "qcow2"],
   ["info", "-f", "qcow2", "--backing-chain", "--untrusted"],
   ["map", "-f", "qcow2", "--output=json", "--untrusted"],
@@ -74,6 +76,18 @@ function peakMemory(): number {
   }
 }
 
+/** The first MiB of a file, which may be huge, or not there. */
+async function beginningOf(path: string): Promise<string> {
+  try {
+    using file = await Deno.open(path);
+    const bytes = new Uint8Array(1024 * 1024);
+    const length = file.readSync(bytes) ?? 0;
+    return new TextDecoder().decode(bytes.subarray(0, length));
+  } catch {
+    return "";
+  }
+}
+
 async function attack(dir: string): Promise<void> {
   const secret = `${dir}/${SECRET}`;
   Deno.chdir(dir);
@@ -87,11 +101,13 @@ async function attack(dir: string): Promise<void> {
         ? ["if=evil.qcow2", "of=out.raw"]
         : command[0] === "resize"
         ? ["evil.qcow2", "+1M"]
+        : command[0] === "convert"
+        ? ["evil.qcow2", "out.raw"]
         : ["evil.qcow2"];
       const stdout = new Sink();
       const stderr = new Sink();
       const code = await runCli([...command, ...operands], { program: "qimg", stdout, stderr });
-      const copied = await Deno.readTextFile(`${dir}/out.raw`).catch(() => "");
+      const copied = await beginningOf(`${dir}/out.raw`);
       await Deno.remove(`${dir}/out.raw`).catch(() => {});
       const result: Attack = {
         image: image.name,

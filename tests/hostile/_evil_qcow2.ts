@@ -223,7 +223,7 @@ export function evilImages(secret: string): readonly EvilImage[] {
     {
       name: "an L1 table that is its own L2 table and its own data",
       pieces: [
-        [0, header({ size: 2n ** 33n, l1Size: 16 })],
+        [0, header({ size: 2n ** 28n, l1Size: 1 })],
         ...REFCOUNTS,
         [0x30000, repeat(COPIED | 0x30000n, 8192)],
       ],
