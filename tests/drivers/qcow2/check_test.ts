@@ -3,6 +3,10 @@
  * say what the reference says, end as it ends, and leave the same bytes.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { checkImage } from "../../../drivers/qcow2/check.ts";
+import { geometryOf, readHeader } from "../../../drivers/qcow2/header_reader.ts";
+import { Qcow2Image } from "../../../drivers/qcow2/image.ts";
+import { loadL1 } from "../../../drivers/qcow2/l1_table.ts";
 import {
   assertSame,
   type Outcome,
@@ -11,9 +15,10 @@ import {
   runReference,
   useReference,
 } from "../../_reference.ts";
+import { MemoryNode } from "../../_memory_node.ts";
 import { tempDir } from "../../_temp.ts";
 import { bitmapDirectory, checkedImage, type ImageName, place } from "./_checked_images.ts";
-import { patch } from "./_image.ts";
+import { context, patch } from "./_image.ts";
 
 type Field = readonly [offset: number, width: 1 | 2 | 4 | 8, value: bigint | number];
 
@@ -756,6 +761,31 @@ Deno.test({
       assertStringIncludes(stderr, "qcow2_free_clusters failed: Invalid argument");
       assertEquals((await runReference(["check", "a.qcow2"], { cwd })).code, 0);
     });
+  },
+});
+
+Deno.test({
+  name: "check: the LUKS header's clusters are referenced",
+  ignore: reference.ignore,
+  async fn() {
+    await using dir = await tempDir();
+    await useReference([
+      ..."create -q -f qcow2 --object secret,id=s,data=1".split(" "),
+      ..."-o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,cluster_size=4k".split(
+        " ",
+      ),
+      ...["a.qcow2", "1M"],
+    ], { cwd: dir.path });
+    // Past the opening, which refuses encrypted images.
+    const file = new MemoryNode({ bytes: await Deno.readFile(dir.file("a.qcow2")) });
+    const using = context({ checking: true });
+    const header = await readHeader(file, using);
+    const image = new Qcow2Image(file, header, geometryOf(header), using);
+    await loadL1(image);
+    await image.refcounts.load();
+    const lines: string[] = [];
+    const { leaks } = await checkImage(image, "none", (line) => void lines.push(line));
+    assertEquals([lines, leaks], [[], 0]);
   },
 });
 
