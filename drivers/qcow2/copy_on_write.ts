@@ -81,8 +81,8 @@ function bitSet(bits: number, index: number): boolean {
 /**
  * Fills a run's host bytes around a range with what the guest reads there:
  * `[from, dataFrom)` and `[dataTo, to)`. Known zeros are not written but
- * provided by the file, together with the place of the range itself: not so
- * without `written`, where nothing will be written there.
+ * provided by the file, in new clusters together with the place of the range
+ * itself: not so without `written`, where nothing will be written there.
  */
 export async function fillAround(
   image: Qcow2Image,
@@ -97,7 +97,13 @@ export async function fillAround(
   let done = false;
   if (zeros) {
     try {
-      await dataFile.writeZeroes(run.host + from, to - from, { unmap: false, noFallback: true });
+      // In clusters that are kept, the range may hold data: it stays until it is written over.
+      const ranges = run.fresh ? [[from, to]] as const : [[from, dataFrom], [dataTo, to]] as const;
+      for (const [start, end] of ranges) {
+        if (start === end) continue;
+        const flags = { unmap: false, noFallback: true };
+        await dataFile.writeZeroes(run.host + start, end - start, flags);
+      }
       done = true;
     } catch (error) {
       const { errno } = ImageError.from(error);
