@@ -56,6 +56,13 @@ crashTest("space given out, filled and published", {
 });
 
 for (const [what, more] of [["", {}], [", extended L2", EXTENDED]] as const) {
+  crashTest(`space given out to several at the same time${what}`, {
+    options: { size: "512k", cluster_size: "4096", ...more },
+    backing: 1000,
+    prepare: (guest, random) => zeroAnywhere(guest, random, 10),
+    act: allocateTogether,
+  });
+
   crashTest(`copy-on-write of a backing file${what}`, {
     options: { size: "512k", cluster_size: "4096", ...more },
     backing: 700,
@@ -178,5 +185,20 @@ async function allocateAnywhere(guest: Guest, random: Random): Promise<void> {
     const count = random.between(1, Math.min(40, guest.sectors - sector));
     await guest.allocate(sector, count, random.oneIn(4) ? "abandon" : "publish");
     if (random.oneIn(5)) await guest.flush();
+  }
+}
+
+/** Ranges that meet in clusters are given out, filled, and published or abandoned side by side. */
+async function allocateTogether(guest: Guest, random: Random): Promise<void> {
+  for (let n = 0; n < 14; n++) {
+    const requests: Promise<void>[] = [];
+    let sector = random.below(guest.sectors - 100);
+    for (let left = random.between(2, 5); left > 0; left--) {
+      const count = random.between(1, 16);
+      requests.push(guest.allocate(sector, count, random.oneIn(4) ? "abandon" : "publish"));
+      sector += count + random.below(4);
+    }
+    await Promise.all(requests);
+    if (random.oneIn(3)) await guest.flush();
   }
 }
