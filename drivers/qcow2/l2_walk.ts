@@ -9,6 +9,8 @@ const RESERVED_HIGH = 0x3f000000;
 const RESERVED_LOW = 0x1fe;
 /** The offset's bits of the upper half. */
 const OFFSET_HIGH = 0x00ffffff;
+/** All bits of the upper half but the flags. */
+const ENTRY_HIGH = 0x3fffffff;
 const ALL_SUBCLUSTERS_HIGH = 0xffffffff;
 
 /**
@@ -78,6 +80,7 @@ export class L2Walk {
         if (!counts.increment(cluster)) this.#walk.overflow(cluster);
         continue;
       }
+      if (high >>> 30 === 1 && this.#plainCompressed(high, low)) continue;
       this.#expected = expected;
       const done = this.#entry(i);
       expected = this.#expected;
@@ -158,6 +161,27 @@ export class L2Walk {
     }
     this.#expected = offset + clusterSize;
     if (!run.image.hasDataFile) this.#walk.range({ offset, length: clusterSize });
+  }
+
+  /** Counts a compressed cluster as it should be, without bigint arithmetic; false if it is none. */
+  #plainCompressed(high: number, low: number): boolean {
+    const { run, counts } = this.#walk;
+    const { file, geometry: { clusterSize, clusterBits } } = run.image;
+    // Section 5: the offset's upper bits, then the number of further sectors.
+    const highBits = 38 - clusterBits;
+    const offset = (high & (2 ** highBits - 1)) * 0x100000000 + low;
+    const length = (((high & ENTRY_HIGH) >>> highBits) + 1) * 512 - low % 512;
+    if (offset + length > file.length) return false;
+    const last = Math.floor((offset + length - 1) / clusterSize);
+    for (let cluster = Math.floor(offset / clusterSize); cluster <= last; cluster++) {
+      if (!counts.increment(cluster)) this.#walk.overflow(cluster);
+    }
+    if (this.#active) {
+      run.result.allocatedClusters++;
+      run.result.compressedClusters++;
+      run.result.fragmentedClusters++;
+    }
+    return true;
   }
 
   #compressed(index: number, at: number): void {
