@@ -65,8 +65,14 @@ export class Qcow2Node implements BlockNode {
     this.#parts = parts;
     this.filename = image.context.filename;
     this.readOnly = !image.context.mode.writable;
-    const { clusterSize, subclusterSize } = image.geometry;
-    this.limits = { requestAlignment: 1, clusterSize, zeroAlignment: subclusterSize };
+    const { clusterSize, subclusterSize, entrySize } = image.geometry;
+    this.limits = {
+      requestAlignment: 1,
+      clusterSize,
+      zeroAlignment: subclusterSize,
+      // What a piece of an L2 table covers that the reference has in its cache.
+      statusSpan: Math.min(clusterSize, 4096) / entrySize * clusterSize,
+    };
     this.backing = new Backing(image, parts);
     if (!this.readOnly) {
       this.allocator = { allocate: (offset, length) => this.#allocate(offset, length) };

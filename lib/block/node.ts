@@ -16,6 +16,11 @@ export interface NodeLimits {
   readonly clusterSize: number;
   /** Zero writes and discards below this granularity cannot free anything; 0 = no preference. */
   readonly zeroAlignment: number;
+  /**
+   * The reference looks at the state of a disk in parts that end at multiples of this, which its progress
+   * shows; extents need not. Absent: in no parts.
+   */
+  readonly statusSpan?: number;
 }
 
 /** How a zero write may be done. */

@@ -84,8 +84,11 @@ export function hole(name: string, length: number): Given {
 
 /** A part of a raw disk. All in bytes. */
 export type DiskPart =
-  /** Bytes of which every second one compresses away, or none (`"noise"`), or all but one (`"flat"`). */
-  readonly [offset: number, length: number, what: "noise" | "mixed" | "flat" | "zeros"];
+  /**
+   * `noise` does not compress, `mixed` to a quarter, `flat` to nothing; `gaps` is noise with runs of zero
+   * sectors of all lengths in it.
+   */
+  readonly [offset: number, length: number, what: "noise" | "mixed" | "flat" | "gaps" | "zeros"];
 
 /** A raw disk with these parts, and holes between them. */
 export function disk(name: string, length: number, parts: readonly DiskPart[]): Given {
@@ -100,7 +103,15 @@ export function disk(name: string, length: number, parts: readonly DiskPart[]): 
           ? new Uint8Array(size)
           : what === "flat"
           ? new Uint8Array(size).fill(1 + random.below(255))
-          : random.bytes(size, what === "noise" ? 256 : 4);
+          : random.bytes(size, what === "mixed" ? 4 : 256);
+        if (what === "gaps") {
+          for (let at = 0; at < size;) {
+            const data = 512 * random.pick([1, 2, 3, 8, 20, 64, 200]);
+            const zeros = 512 * random.pick([1, 2, 7, 8, 9, 15, 16, 40, 128, 300]);
+            bytes.fill(0, at + data, at + data + zeros);
+            at += data + zeros;
+          }
+        }
         file.seekSync(offset, Deno.SeekMode.Start);
         for (let at = 0; at < size;) at += file.writeSync(bytes.subarray(at));
       }

@@ -14,6 +14,7 @@ export const MIXED_DISK = disk("src", 6 * M + 512, [
   [600 * K, 200 * K, "mixed"],
   [M + 3 * 512, 512, "noise"],
   [M + 64 * K - 512, 1024, "mixed"],
+  [M + 200 * K, 800 * K, "gaps"],
   [2 * M, 512 * K, "zeros"],
   [2 * M + 512 * K, 4 * K, "noise"],
   [2 * M + 600 * K, 4 * K, "zeros"],

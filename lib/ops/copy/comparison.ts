@@ -46,7 +46,7 @@ export interface ComparisonOptions {
 export interface Difference {
   /** What differs. */
   readonly kind: "content" | "status";
-  /** Where, a multiple of 512. */
+  /** Where: a multiple of 512, or the end of a file in the middle of its last sector. */
   readonly offset: number;
 }
 
@@ -90,6 +90,8 @@ class Comparison {
   /** Absent: zeros. */
   readonly #right: Side | undefined;
   readonly #options: ComparisonOptions;
+  /** Progress is reported at multiples of these. */
+  readonly #spans: ReadonlySet<number>;
   readonly #pending: Pending[] = [];
   #batch: Batch = emptyBatch();
 
@@ -97,6 +99,7 @@ class Comparison {
     this.#left = left;
     this.#right = right;
     this.#options = options;
+    this.#spans = new Set([left, right].flatMap((side) => statusSpans(side?.node ?? null)));
   }
 
   async run(end: number, start = 0): Promise<Difference | undefined> {
@@ -121,8 +124,13 @@ class Comparison {
         found = await this.#settleAll();
         return found < 0 ? { kind: "status", offset: at } : { kind: "content", offset: found };
       }
+      const inside = strict && b !== undefined ? endInside(a, b, at + length) : undefined;
+      if (inside !== undefined) return await this.#differsAtEnd(a, b, at, length, inside);
       if (a.kind === "zero" && (b === undefined || b.kind === "zero")) {
-        this.#batch.marks.push(at + length);
+        for (let mark = at; mark < at + length;) {
+          mark = Math.min(this.#nextMark(mark), at + length);
+          this.#batch.marks.push(mark);
+        }
         if (this.#batch.marks.length >= MOST_PAIRS) found = await this.#post();
         else found = -1;
       } else found = await this.#addData(a, b, at, length);
@@ -133,6 +141,22 @@ class Comparison {
     return found < 0 ? undefined : { kind: "content", offset: found };
   }
 
+  /** The last run of images of which one's file ends at `end`, in a sector that the other's fills further. */
+  async #differsAtEnd(
+    a: Stretch,
+    b: Stretch | undefined,
+    offset: number,
+    length: number,
+    end: number,
+  ): Promise<Difference> {
+    let found = await this.#addData(a, b, offset, length);
+    if (found < 0) found = await this.#settleAll();
+    // Within that sector only what both have counts.
+    const isEarlier = found >= 0 &&
+      (found + SECTOR <= end || await this.#compareNodes(found, end - found) >= 0);
+    return isEarlier ? { kind: "content", offset: found } : { kind: "status", offset: end };
+  }
+
   /** Adds a run to the batch, in pieces. Answers as {@linkcode #post}. */
   async #addData(
     a: Stretch,
@@ -141,9 +165,13 @@ class Comparison {
     length: number,
   ): Promise<number> {
     const isForPool = isReachable(a.place) && (b === undefined || isReachable(b.place));
-    for (let at = 0; at < length; at += SLOT_SIZE) {
+    let count: number;
+    // Where the reference looks anew at the state of the disk it begins a new piece.
+    let mark = offset;
+    for (let at = 0; at < length; at += count) {
       await this.#options.pace.step();
-      const count = Math.min(SLOT_SIZE, length - at);
+      if (offset + at >= mark) mark = this.#nextMark(offset + at);
+      count = Math.min(SLOT_SIZE, length - at, mark - offset - at);
       let found = -1;
       if (isForPool) {
         const batch = this.#batch;
@@ -166,6 +194,13 @@ class Comparison {
       if (found >= 0) return found;
     }
     return -1;
+  }
+
+  /** The next offset at which progress is reported whatever lies there. */
+  #nextMark(offset: number): number {
+    let next = Infinity;
+    for (const span of this.#spans) next = Math.min(next, (Math.floor(offset / span) + 1) * span);
+    return next;
   }
 
   /** A run that is read through the nodes. */
@@ -234,6 +269,21 @@ class Comparison {
 
 function emptyBatch(): Batch {
   return { files: new JobFiles(), pairs: [], marks: [], bytes: 0 };
+}
+
+/** Where data of one side ends before `limit` and the other side's do not. */
+function endInside(a: Stretch, b: Stretch, limit: number): number | undefined {
+  const first = a.end < b.end ? a : b;
+  return a.end !== b.end && first.kind === "data" && first.end < limit ? first.end : undefined;
+}
+
+/** Of an image and all behind it. */
+function statusSpans(top: BlockNode | null): number[] {
+  const spans: number[] = [];
+  for (let node = top; node !== null; node = node.backing?.node ?? null) {
+    if (node.limits.statusSpan !== undefined) spans.push(node.limits.statusSpan);
+  }
+  return spans;
 }
 
 async function stretchOf(side: Side, source: Source, offset: number): Promise<Stretch> {
