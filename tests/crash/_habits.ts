@@ -83,7 +83,7 @@ export async function compressAnywhere(
 ): Promise<void> {
   const { clusterSize } = guest.node.limits;
   for (let n = 0; n < requests; n++) {
-    const cluster = random.below(guest.node.length / clusterSize);
+    const cluster = random.below(Math.floor(guest.node.length / clusterSize));
     const { state, length } = await guest.node.extent(cluster * clusterSize, clusterSize);
     if (state !== "unallocated" || length !== clusterSize) continue;
     await guest.writePacked(cluster * clusterSize / 512);
