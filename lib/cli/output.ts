@@ -12,6 +12,8 @@ export interface Output {
   readonly failure: unknown;
   /** Takes text, to be written now or later. */
   write(text: string): void;
+  /** Takes text that is to be the last of all. */
+  writeLast(text: string): void;
   /** Writes what was held back. */
   flush(): void;
 }
@@ -42,6 +44,7 @@ export class StreamOutput implements Output {
   readonly #stream: ByteWriter;
   readonly #gather: boolean;
   #held = "";
+  #last = "";
   #failure: unknown;
   #isTerminal: boolean | undefined;
 
@@ -71,6 +74,17 @@ export class StreamOutput implements Output {
   write(text: string): void {
     this.#held += text;
     if (!this.#gather || this.#held.length >= HELD || this.isTerminal) this.flush();
+  }
+
+  writeLast(text: string): void {
+    this.#last += text;
+  }
+
+  /** Writes everything, the last of all included. */
+  end(): void {
+    this.write(this.#last);
+    this.#last = "";
+    this.flush();
   }
 
   flush(): void {

@@ -81,7 +81,8 @@ function percentDisplay(steps: Stepper, { stdout }: ProgressHost): Display {
       stdout.flush();
     },
     end() {
-      stdout.write("\n");
+      // Behind the result, and behind an error where both streams go to one place.
+      stdout.writeLast("\n");
     },
   };
 }

@@ -81,7 +81,7 @@ export async function runCli(
   } catch (error) {
     code = terminal.failure(error);
   }
-  terminal.stdout.flush();
+  terminal.stdout.end();
   const { failure } = terminal.stdout;
   if (failure === undefined) return code;
   // A reader that went away knows that it did; anything else is worth a word.
@@ -94,7 +94,7 @@ export async function runCli(
 /** Both output streams, and the lines that have the program's name in front. */
 class Terminal {
   readonly program: string;
-  readonly stdout: Output;
+  readonly stdout: StreamOutput;
   readonly stderr: Output;
   /** What stands before messages of the scanner and in the advice to try `--help`. */
   subject: string;

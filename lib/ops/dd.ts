@@ -35,10 +35,10 @@ export interface DdOptions {
 const STEP = 1 << 20;
 
 /**
- * Copies part of an image to a new one, zeros included. Where more is to be left out than there is, the new
- * one is empty, which is reported and no error.
+ * Copies part of an image to a new one, zeros included.
  *
- * @throws {ImageError} after an error the target is gone again, unless it was there before.
+ * @throws {ImageError} `<source>: cannot skip to specified offset` if more is to be left out than there is;
+ * nothing is made then. After other errors the target is gone again, unless it was there before.
  */
 export async function ddImage(
   request: DdOptions,
@@ -53,10 +53,13 @@ export async function ddImage(
   const target = await targetFor(request);
   const length = count === undefined ? source.length : Math.min(count * blockSize, source.length);
   const start = skip * blockSize;
-  const creation = await create(target, source, Math.max(length - start, 0), environment);
   if (start > length) {
-    environment.report(`${request.source.filename}: cannot skip to specified offset`, true);
+    throw new ImageError(`${request.source.filename}: cannot skip to specified offset`, {
+      errno: "EINVAL",
+      field: "skip",
+    });
   }
+  const creation = await create(target, source, length - start, environment);
   try {
     if (start < length) await copy(source, start, length, target, environment);
   } catch (error) {

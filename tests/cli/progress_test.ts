@@ -11,6 +11,9 @@ class FakeOutput implements Output {
   write(text: string): void {
     this.text += text;
   }
+  writeLast(text: string): void {
+    this.write(text);
+  }
   flush(): void {}
 }
 

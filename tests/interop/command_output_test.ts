@@ -150,7 +150,7 @@ const COMMAND_LINES: readonly string[] = [
   "convert -p empty.raw new",
   "dd if=a.raw of=new",
   "dd if=a.raw of=new bs=1M count=2 skip=1",
-  "dd if=a.raw of=new bs=1M skip=4",
+  "dd if=a.raw of=new bs=1M skip=3",
   "dd -O zork if=a.raw of=new",
   "resize -f raw small.raw +1M",
   "resize -q -f raw small.raw 2M",
