@@ -1,5 +1,5 @@
 /** `dd`: where the part begins and ends, and what it is written to. */
-import { disk, type Given, img, same, sameForEach, text } from "./_cases.ts";
+import { disk, type Given, img, sameForEach, text } from "./_cases.ts";
 import { MIXED_DISK, ZOO } from "./_zoo.ts";
 
 const K = 1024;
