@@ -64,6 +64,8 @@ export interface Outcome {
 export interface RunOptions {
   /** Working folder. */
   readonly cwd: string;
+  /** The user, by number, that a process runs as; only root can choose. */
+  readonly uid?: number;
 }
 
 /** Runs any program to its end, without standard input and in the C locale. */
@@ -75,6 +77,7 @@ export async function run(
   const { code, stdout, stderr } = await new Deno.Command(program, {
     args: [...args],
     cwd: options.cwd,
+    ...(options.uid === undefined ? {} : { uid: options.uid }),
     env: { LC_ALL: "C", NO_COLOR: "1" },
     stdin: "null",
     signal: AbortSignal.timeout(TIME_LIMIT),
@@ -231,7 +234,8 @@ export interface SameOptions {
 /**
  * Runs one command line through both tools, each in a folder of its own with
  * the same content, and asserts equal exit codes, equal standard output, equal
- * standard error and equal folder listings. Both go by the same name, so all
+ * standard error and equal folder listings, and that qimg changed no file that
+ * the reference left alone. Both go by the same name, so all
  * of the text is compared. Answers with what the two did.
  */
 export async function assertSame(
@@ -241,6 +245,7 @@ export async function assertSame(
   await using theirs = await tempDir();
   await using ours = await tempDir();
   for (const dir of [theirs.path, ours.path]) await options.setup?.(dir);
+  const before = { theirs: await states(theirs.path), ours: await states(ours.path) };
   const argsFor = (dir: string) => typeof args === "function" ? args(dir) : args;
   const [expected, actual] = await Promise.all([
     runReference(argsFor(theirs.path), { cwd: theirs.path }),
@@ -272,6 +277,11 @@ export async function assertSame(
     left.filter((name) => !leftByReference.includes(name)),
     `${commandLine}: files`,
   );
+  const after = { theirs: await states(theirs.path), ours: await states(ours.path) };
+  for (const [name, state] of before.ours) {
+    if (before.theirs.get(name) !== after.theirs.get(name)) continue;
+    assertEquals(after.ours.get(name), state, `${commandLine}: only qimg touched ${name}`);
+  }
 
   for (const name of options.files ?? []) {
     await assertSameBytes(theirs.file(name), ours.file(name), `${commandLine}: bytes of ${name}`);
@@ -375,6 +385,16 @@ async function listing(dir: string, prefix = ""): Promise<string[]> {
     if (entry.isDirectory) names.push(...await listing(dir, `${prefix}${entry.name}/`));
   }
   return names.sort();
+}
+
+/** Size and time of change of the files below a folder: what writing to one changes. */
+async function states(dir: string): Promise<Map<string, string>> {
+  const found = new Map<string, string>();
+  for (const name of await listing(dir)) {
+    const { isFile, size, mtime } = await Deno.lstat(join(dir, name));
+    if (isFile) found.set(name, `${size} bytes, changed ${mtime?.getTime()}`);
+  }
+  return found;
 }
 
 /** The SHA-256 of a file's content in hex, in bounded memory. */

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { ImageError } from "../../lib/block/error.ts";
+import { during, ImageError } from "../../lib/block/error.ts";
 import type { Preallocation } from "../../lib/block/node.ts";
 import type { Qcow2Image } from "./image.ts";
 import { readAt } from "./mapping.ts";
@@ -63,8 +63,14 @@ export async function preallocateData(
     const fileClusters = Math.ceil(file.length / clusterSize);
     const last = await refcounts.lastUsed(fileClusters);
     const used = (last < 0 ? fileClusters : last + 1) * clusterSize;
-    const at = await refcounts.growTable(used, clusters + tables, "exact");
-    const got = await refcounts.allocateAt(at, clusters);
+    const at = await during(
+      "Failed to resize refcount structures",
+      () => refcounts.growTable(used, clusters + tables, "exact"),
+    );
+    const got = await during(
+      "Failed to allocate data clusters",
+      () => refcounts.allocateAt(at, clusters),
+    );
     if (got !== clusters) {
       // Nothing lies behind the last used cluster, so somebody else is writing to the file.
       if (got > 0) await refcounts.free(at, got * clusterSize, "other");
@@ -80,7 +86,10 @@ export async function preallocateData(
     throw ImageError.from(error).prefixed("Failed to resize underlying file: ");
   }
   const filled = zeros ? clusters * clusterSize : start - firstGuest;
-  await linkGuest(image, firstGuest, host, clusters, filled);
+  await during(
+    "Failed to update L2 tables",
+    () => linkGuest(image, firstGuest, host, clusters, filled),
+  );
 }
 
 /** The first cluster of the area holds old data up to where the area begins. */

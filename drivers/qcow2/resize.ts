@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { ImageError, reasonText } from "../../lib/block/error.ts";
+import { during, ImageError, reasonText } from "../../lib/block/error.ts";
 import type { Preallocation } from "../../lib/block/node.ts";
 import { isZero } from "../../lib/bytes/zero_scan.ts";
 import { Autoclear } from "./_layout.ts";
@@ -64,16 +64,6 @@ async function storeSize(image: Qcow2Image, length: number): Promise<void> {
     await image.barrier();
   });
   image.header.size = length;
-}
-
-/** Runs a step; its failure is told as `what: reason`. */
-async function during<T>(what: string, step: () => Promise<T>): Promise<T> {
-  try {
-    return await step();
-  } catch (error) {
-    const { errno, field, file } = ImageError.from(error);
-    throw new ImageError(`${what}: ${reasonText(error)}`, { errno, field, file, cause: error });
-  }
 }
 
 async function grow(image: Qcow2Image, length: number, how: Preallocation): Promise<void> {

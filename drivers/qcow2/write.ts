@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { during } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { Allocation } from "../../lib/block/plan.ts";
 import { type Piece, planPieces } from "./allocation_plan.ts";
@@ -145,18 +146,23 @@ export async function preallocateGuest(
   offset: number,
   length: number,
 ): Promise<HostRange> {
-  const pieces = await image.lock.run(() => planPieces(image, { offset, length, planned: false }));
-  try {
-    for (const piece of pieces) await prepare(image, piece, false);
-  } catch (error) {
-    await new GuestAllocation(image, pieces).abandon();
-    throw error;
-  }
-  await image.lock.run(async () => {
-    for (const { run } of pieces) {
-      if (run === undefined) continue;
-      await linkRun(image, run, []);
+  const pieces = await during(
+    "Allocating clusters failed",
+    () => image.lock.run(() => planPieces(image, { offset, length, planned: false })),
+  );
+  await during("Mapping clusters failed", async () => {
+    try {
+      for (const piece of pieces) await prepare(image, piece, false);
+    } catch (error) {
+      await new GuestAllocation(image, pieces).abandon();
+      throw error;
     }
+    await image.lock.run(async () => {
+      for (const { run } of pieces) {
+        if (run === undefined) continue;
+        await linkRun(image, run, []);
+      }
+    });
   });
   return {
     offset: pieces[0]!.host,

@@ -69,6 +69,20 @@ export class ImageError extends Error {
   }
 }
 
+/**
+ * Runs a step of something larger.
+ *
+ * @throws {ImageError} `<what>: <errno text>` for whatever the step throws.
+ */
+export async function during<T>(what: string, step: () => Promise<T>): Promise<T> {
+  try {
+    return await step();
+  } catch (error) {
+    const { errno, field, file } = ImageError.from(error);
+    throw new ImageError(`${what}: ${reasonText(error)}`, { errno, field, file, cause: error });
+  }
+}
+
 /** The operating system's words for an error's class, for messages of the form `…: <errno text>`. */
 export function reasonText(error: unknown): string {
   const known = ImageError.from(error);
