@@ -10,6 +10,7 @@ import type { Progress } from "../progress.ts";
 import { move, type MoverOptions, type Packing } from "./mover.ts";
 import { Offload } from "./offload.ts";
 import { Pace } from "./pace.ts";
+import { Partner } from "./partner.ts";
 import { measureWork, type PlanOptions, planSteps } from "./planner.ts";
 import { InlinePool, type Pool, threadLimit, WorkerPool } from "./pool.ts";
 import { Source } from "./source.ts";
@@ -45,6 +46,9 @@ export interface CopyOptions {
 /** From how many bytes to be inflated or deflated on other threads are worth their start. */
 const MUCH = 2 << 20;
 
+/** From how many bytes to be merely copied on a second thread is. */
+const MUCH_PLAIN = 32 << 20;
+
 /**
  * Copies `sources`, one behind the other, to the begin of `target`.
  *
@@ -69,28 +73,40 @@ export async function copyImage(
     zerosAreData: sparseSize === 0,
     skipZeros: options.readsZero,
   };
+  // A partner takes some time to start, so it does that while the work is measured.
+  using partners = new DisposableStack();
+  const mayHavePartner = packing === undefined && !options.copyRange && options.rateLimit === 0 &&
+    target.allocator !== undefined && threadLimit(requests) > 1 &&
+    await hostSize(sources) >= MUCH_PLAIN;
+  let partner = mayHavePartner ? partners.use(new Partner(pace)) : undefined;
   const { data, heavy } = await measureWork(source, planned, pace);
+  if (data - heavy < MUCH_PLAIN) {
+    partners.dispose();
+    partner = undefined;
+  }
   const threads = heavy >= MUCH ? threadLimit(requests) : 0;
   await using pool: Pool = threads > 0
     ? new WorkerPool(threads, requests)
     : new InlinePool(requests);
   const writer = new Writer(target, {
     unmap: sparseSize > 0,
+    skipZeros: options.readsZero,
     rate: options.rateLimit,
     signal: environment.signal,
   });
   using offload = options.copyRange ? new Offload(writer) : undefined;
+  const sparse = sparseRule(sparseSize, target.limits.requestAlignment);
   let done = 0;
   const how: MoverOptions = {
     source,
     writer,
     pool,
     pace,
-    sparse: sparseRule(sparseSize, target.limits.requestAlignment),
-    skipZeros: options.readsZero,
+    sparse,
     outOfOrder: options.outOfOrder,
     packing,
     offload,
+    partner,
     onDone(bytes) {
       done += bytes;
       onProgress?.(done / data, data);
@@ -98,6 +114,13 @@ export async function copyImage(
   };
   await move(planSteps(source, planned), how);
   await packing?.packer.finish();
+}
+
+/** Bytes that images take on their host, as far as anybody knows. */
+async function hostSize(nodes: readonly BlockNode[]): Promise<number> {
+  let sum = 0;
+  for (const node of nodes) sum += await node.allocatedSize() ?? 0;
+  return sum;
 }
 
 /** @throws {ImageError} for a level that the target's codec does not have. */

@@ -165,6 +165,50 @@ export interface SetupMessage {
   readonly slots: readonly Uint8Array[];
 }
 
+/** A file of a partner. */
+export interface PartnerFile extends JobFile {
+  /** It is written. */
+  readonly write: boolean;
+  /** Every write is followed by a flush. */
+  readonly sync: boolean;
+}
+
+/** A run of bytes for a partner to copy. Files are indices in the order in which they were sent. */
+export interface CopyRun {
+  readonly source: number;
+  /** Where in the source, bytes. */
+  readonly from: number;
+  readonly target: number;
+  /** Where in the target, bytes. */
+  readonly to: number;
+  /** Bytes. */
+  readonly length: number;
+}
+
+/** How many batches a partner may have in hand: the one that it is copying, and the next. */
+export const BATCHES = 2;
+
+/** Index of the word that says whether the partner has started, behind the states of the batches. */
+export const READY = BATCHES;
+
+/** What is going on with a batch. */
+export const BatchState = {
+  /** There is none. */
+  none: 0,
+  /** The partner has it. */
+  taken: 1,
+  /** All is copied. */
+  copied: 2,
+  /** Some of it is not. */
+  failed: 3,
+} as const;
+
+/** To a worker that is to be a partner: once the states, then files and batches as they turn up. */
+export type PartnerMessage =
+  | { readonly partner: Int32Array }
+  | { readonly file: PartnerFile }
+  | { readonly copy: readonly CopyRun[]; readonly batch: number };
+
 /** To a worker. */
 export interface JobMessage {
   readonly id: number;
@@ -178,3 +222,6 @@ export interface ResultMessage {
   readonly result: ResultOf<Job> | undefined;
   readonly error?: string;
 }
+
+/** Anything to a worker. */
+export type WorkerMessage = SetupMessage | JobMessage | PartnerMessage;

@@ -1,33 +1,25 @@
 /**
  * Carrying out the steps of a copy.
  *
- * Who does what was decided by measuring. Plain bytes are read, scanned and written by this thread, a
- * chunk at a time: handing them from thread to thread costs more than a second thread gains, for they
- * leave the cache of the processor that has them, and the system lets one writer at a file at a time.
- * Inflating and deflating take far longer than that, so these are for the pool, and so are nodes that
- * answer from afar, which are asked for several pieces at once. All of them fill slots; this thread
- * writes what is in the slots, in the order of the disk unless told otherwise.
+ * Who does what was decided by measuring. Plain bytes are read, scanned and written by one thread while
+ * they are in its processor's cache: handed from thread to thread they cost more than that gains, and the
+ * system lets one writer at a file at a time. So this thread copies them, by turns with at most one other.
+ * Inflating and deflating take far longer than copying and are for the pool; nodes that answer from afar
+ * are asked for several pieces at once. Both fill slots, which this thread writes, in the order of the disk
+ * unless told otherwise.
  *
  * @module
  */
 import { ImageError } from "../../block/error.ts";
 import type { PackTarget } from "../../block/plan.ts";
 import { alignDown } from "../../bytes/align.ts";
-import {
-  CHUNK_SIZE,
-  type DataRun,
-  type JobPiece,
-  PLAIN_CLUSTER,
-  SLOT_SIZE,
-  ZERO_CLUSTER,
-} from "./job.ts";
-import type { Offload } from "./offload.ts";
-import type { Pace } from "./pace.ts";
+import { type DataRun, type JobPiece, PLAIN_CLUSTER, ZERO_CLUSTER } from "./job.ts";
+import { PlainCopier, type PlainOptions } from "./plain.ts";
 import { isReachable, JobFiles, type Piece, readyPiece, type Step } from "./planner.ts";
 import type { Pool } from "./pool.ts";
 import type { Place, Source } from "./source.ts";
-import { dataRuns, isPiecewise, type SparseRule } from "./sparse.ts";
-import { writeError, type Writer } from "./writer.ts";
+import { dataRuns } from "./sparse.ts";
+import { writeError } from "./writer.ts";
 
 /** Compressing what is written. */
 export interface Packing {
@@ -38,27 +30,13 @@ export interface Packing {
 }
 
 /** How a copy is done. */
-export interface MoverOptions {
-  /** What is copied. */
-  readonly source: Source;
-  /** Where it goes. */
-  readonly writer: Writer;
+export interface MoverOptions extends PlainOptions {
   /** Fills slots. */
   readonly pool: Pool;
-  /** Keeps the thread responsive. */
-  readonly pace: Pace;
-  /** How zeros are found in data; `null`: not at all. */
-  readonly sparse: SparseRule | null;
-  /** Zeros need not be written. */
-  readonly skipZeros: boolean;
   /** Write slots as they get ready. */
   readonly outOfOrder: boolean;
   /** Present when the target is compressed. */
   readonly packing?: Packing | undefined;
-  /** Present when the host may copy. */
-  readonly offload?: Offload | undefined;
-  /** Called with the bytes of data that were done. */
-  readonly onDone: (bytes: number) => void;
 }
 
 /** A slot that was filled, and what to do with it. */
@@ -85,17 +63,12 @@ class Mover {
   readonly #options: MoverOptions;
   readonly #free: number[];
   readonly #entries: Entry[] = [];
-  readonly #buffer: Uint8Array;
-  readonly #isPiecewise: boolean;
+  readonly #plain: PlainCopier;
 
   constructor(options: MoverOptions) {
-    const { pool, sparse, writer } = options;
     this.#options = options;
-    this.#free = pool.slots.map((_, index) => index);
-    this.#isPiecewise = isPiecewise(sparse, CHUNK_SIZE);
-    // A new cluster that is written bit by bit would first be filled with zeros.
-    const chunk = Math.max(CHUNK_SIZE, writer.target.limits.clusterSize);
-    this.#buffer = new Uint8Array(this.#isPiecewise ? Math.min(chunk, SLOT_SIZE) : SLOT_SIZE);
+    this.#free = options.pool.slots.map((_, index) => index);
+    this.#plain = new PlainCopier(options);
   }
 
   async run(steps: AsyncIterable<Step>): Promise<void> {
@@ -121,7 +94,9 @@ class Mover {
         await pace.step();
         await this.#writeNext();
       }
+      await this.#plain.settle();
     } finally {
+      await this.#plain.cancel();
       // Nodes are not to be closed while they are being read.
       await Promise.allSettled(this.#entries.map(({ filled }) => filled));
     }
@@ -146,79 +121,10 @@ class Mover {
   }
 
   async #write(step: Step): Promise<void> {
-    if (step.kind === "zero") {
+    if (step.kind === "plain") await this.#plain.copy(step.piece);
+    else if (step.kind === "zero") {
+      await this.#plain.settle();
       await this.#options.writer.zeros(step.offset, step.length, step.offset);
-    } else if (step.kind === "plain") {
-      await this.#copyPlain(step.piece);
-    }
-  }
-
-  async #copyPlain({ offset, length, places }: Piece): Promise<void> {
-    const { onDone } = this.#options;
-    let at = offset;
-    for (const place of places) {
-      await this.#copyPlace(place, at, offset);
-      at += place.length;
-    }
-    onDone(length);
-  }
-
-  /** Copies a run of plain bytes to `offset`; `begin` is for messages. */
-  async #copyPlace(place: Place, offset: number, begin: number): Promise<void> {
-    const { sparse, pace, offload } = this.#options;
-    let at = 0;
-    if (offload !== undefined && place.kind === "plain") {
-      at = await offload.copy(place.file, place.offset, offset, place.length);
-    }
-    while (at < place.length) {
-      await pace.step();
-      const start = offset + at;
-      // Chunks end on round offsets, where no run of zeros is cut in a way that matters.
-      const end = this.#isPiecewise
-        ? alignDown(start, this.#buffer.length) + this.#buffer.length
-        : offset + place.length;
-      const chunk = this.#buffer.subarray(0, Math.min(end, offset + place.length) - start);
-      await this.#read(place, at, start, chunk, begin);
-      const runs = dataRuns(chunk, start, sparse);
-      await this.#writeRuns(chunk, start, runs, begin);
-      at += chunk.length;
-    }
-  }
-
-  /** Reads from byte `at` of a place, which is guest offset `offset`. */
-  async #read(
-    place: Place,
-    at: number,
-    offset: number,
-    into: Uint8Array,
-    begin: number,
-  ): Promise<void> {
-    if (place.kind === "zero") into.fill(0);
-    else if (place.kind === "plain") {
-      try {
-        await place.file.read(place.offset + at, into);
-      } catch {
-        await this.#options.source.read(offset, into, begin);
-      }
-    } else await this.#options.source.read(offset, into, begin);
-  }
-
-  /** Writes the data of a piece and, where that matters, zeros in between. */
-  async #writeRuns(
-    bytes: Uint8Array,
-    offset: number,
-    runs: readonly DataRun[],
-    begin: number,
-  ): Promise<void> {
-    const { writer, skipZeros } = this.#options;
-    let at = 0;
-    for (const { start, length } of runs) {
-      if (!skipZeros && start > at) await writer.zeros(offset + at, start - at, begin);
-      await writer.data(offset + start, bytes.subarray(start, start + length), begin);
-      at = start + length;
-    }
-    if (!skipZeros && at < bytes.length) {
-      await writer.zeros(offset + at, bytes.length - at, begin);
     }
   }
 
@@ -316,13 +222,15 @@ class Mover {
 
   async #writeSlot({ step, slot }: Entry, filled: Filled): Promise<void> {
     if (step.kind !== "slot") return;
-    const bytes = this.#options.pool.slots[slot]!;
+    await this.#plain.settle();
+    const { writer, pool, onDone } = this.#options;
+    const bytes = pool.slots[slot]!;
     if (filled.kind === "clusters") return await this.#writeClusters(step.pieces, bytes, filled);
     let at = 0;
     for (const [index, { offset, length }] of step.pieces.entries()) {
       const piece = bytes.subarray(at, at + length);
-      await this.#writeRuns(piece, offset, filled.runs[index]!, offset);
-      this.#options.onDone(length);
+      await writer.runs(piece, offset, filled.runs[index]!, offset);
+      onDone(length);
       at += length;
     }
   }
@@ -332,7 +240,7 @@ class Mover {
     bytes: Uint8Array,
     { lengths }: Extract<Filled, { kind: "clusters" }>,
   ): Promise<void> {
-    const { writer, packing, skipZeros, pace, onDone } = this.#options;
+    const { writer, packing, pace, onDone } = this.#options;
     const { packer } = packing!;
     let at = 0;
     let index = 0;
@@ -343,7 +251,7 @@ class Mover {
         const size = Math.min(packer.clusterSize, end - offset);
         const length = lengths[index++]!;
         if (length === ZERO_CLUSTER) {
-          if (!skipZeros) await writer.zeros(offset, size, offset);
+          await writer.hole(offset, size, offset);
         } else if (size < packer.clusterSize && offset + size < writer.target.length) {
           // The rest of the cluster belongs to the target.
           throw writeError(ImageError.fromErrno("EINVAL"), offset);

@@ -4,6 +4,7 @@
  * @module
  */
 import type { BlockNode, LocalFile } from "../../block/node.ts";
+import { HostError } from "../../io/errno.ts";
 import { type HostFile, openHostFile } from "../../io/host_file.ts";
 import { type NativeFile, openNative } from "../../io/native.ts";
 import { writeError, type Writer } from "./writer.ts";
@@ -39,7 +40,7 @@ export class Offload implements Disposable {
         else done += count;
       }
     } catch (error) {
-      throw writeError(error, to);
+      throw error instanceof HostError ? writeError(error, to) : error;
     }
     return done;
   }
@@ -59,18 +60,16 @@ export class Offload implements Disposable {
     to: number,
     length: number,
   ): Promise<number | undefined> {
-    const { allocator } = this.#writer.target;
-    if (allocator === undefined || file.local === undefined) return undefined;
+    if (file.local === undefined) return undefined;
     const source = await this.#open(file.local, false);
     if (source === undefined) return undefined;
-    const allocation = await allocator.allocate(to, length);
+    const allocation = await this.#writer.allocate(to, length, to);
     if (allocation === null) return undefined;
     let isDone = false;
     try {
       const { local } = allocation.file;
       const target = local === undefined ? undefined : await this.#open(local, true);
       if (target === undefined) return undefined;
-      await this.#writer.reserve(allocation.length);
       for (let at = 0; at < allocation.length;) {
         const rest = allocation.length - at;
         const count = target.copyFrom(source, from + at, allocation.offset + at, rest);
@@ -80,7 +79,7 @@ export class Offload implements Disposable {
       }
       if (local!.sync) await allocation.file.flush();
       isDone = true;
-      await allocation.publish();
+      await this.#writer.publish(allocation, to);
       return allocation.length;
     } finally {
       if (!isDone) await allocation.abandon();

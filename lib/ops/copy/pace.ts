@@ -25,10 +25,11 @@ export class Pace {
   /** Throws the reason of an abort. Mostly does nothing. */
   step(): Promise<void> | void {
     this.#signal?.throwIfAborted();
-    if (performance.now() - this.#last >= INTERVAL) return this.#rest();
+    if (performance.now() - this.#last >= INTERVAL) return this.rest();
   }
 
-  async #rest(): Promise<void> {
+  /** Lets everything through that waits; throws the reason of an abort. */
+  async rest(): Promise<void> {
     await breathe();
     this.#last = performance.now();
     this.#signal?.throwIfAborted();

@@ -24,9 +24,23 @@ export interface Pool extends AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
+/** The main module of workers. */
+const WORKER = new URL("./worker.ts", import.meta.url);
+
 /** How many threads there may be, beside this one. */
 export function threadLimit(requests: number): number {
-  return Math.min(requests, navigator.hardwareConcurrency);
+  return mayStartWorkers() ? Math.min(requests, navigator.hardwareConcurrency) : 0;
+}
+
+/** Starts a worker, and does not wait for it. */
+export function startWorker(): Worker {
+  return new Worker(WORKER, { type: "module" });
+}
+
+/** Deno reads the main module of a worker with the permissions of who starts it, and complains aloud. */
+function mayStartWorkers(): boolean {
+  if (WORKER.protocol !== "file:" || Deno.build.standalone) return true;
+  return Deno.permissions.querySync({ name: "read", path: WORKER }).state === "granted";
 }
 
 /** Does all jobs in this thread, when their turn comes. */
@@ -115,7 +129,7 @@ export class WorkerPool implements Pool {
   }
 
   #start(): Thread {
-    const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+    const worker = startWorker();
     const thread: Thread = { worker, pending: new Map() };
     worker.onmessage = ({ data }: MessageEvent<ResultMessage>) => {
       const pending = thread.pending.get(data.id);

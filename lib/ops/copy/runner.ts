@@ -264,8 +264,8 @@ class Scratch {
   }
 }
 
-/** Reads in chunks that stay in the processor's cache on their way through the system. */
-function readPadded(file: HostFile, offset: number, into: Uint8Array): void {
+/** Reads what is there, and zeros behind the file's end, in chunks that stay in the processor's cache on their way through the system. */
+export function readPadded(file: HostFile, offset: number, into: Uint8Array): void {
   for (let at = 0; at < into.length; at += CHUNK_SIZE) {
     const chunk = into.subarray(at, at + CHUNK_SIZE);
     const count = file.readAt(offset + at, chunk);

@@ -10,6 +10,9 @@ import { alignUp } from "../../bytes/align.ts";
 
 const SECTOR = 512;
 
+/** Stretches that are kept, some 4 MiB of them; of what comes after, one. */
+const MOST_KEPT = 16384;
+
 /** Where a run of bytes can be had. All in bytes. */
 export type Place =
   /** Nowhere: zeros. */
@@ -71,6 +74,8 @@ export class Source {
   readonly #options: SourceOptions;
   #segment = 0;
   #stretch: Stretch | undefined;
+  /** Stretches by where they begin: a copy looks at all of them twice, and asking costs system calls. */
+  readonly #found = new Map<number, Stretch>();
 
   /** The images `nodes`, which stay the caller's. */
   constructor(nodes: readonly BlockNode[], options: SourceOptions = {}) {
@@ -95,7 +100,13 @@ export class Source {
   async stretchAt(offset: number): Promise<Stretch> {
     const known = this.#stretch;
     if (known === undefined || offset < known.offset || offset >= known.offset + known.length) {
-      const found = await this.#find(offset);
+      let found = this.#found.get(offset);
+      if (found === undefined) {
+        found = await this.#find(offset);
+        // In a salvage the reference complains each time that it looks.
+        const keep = this.#options.salvage === undefined && this.#found.size < MOST_KEPT;
+        if (keep) this.#found.set(offset, found);
+      }
       this.#stretch = found;
       return found;
     }

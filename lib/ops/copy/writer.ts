@@ -5,7 +5,8 @@
  */
 import { ImageError, reasonText } from "../../block/error.ts";
 import type { BlockNode } from "../../block/node.ts";
-import type { PackTarget } from "../../block/plan.ts";
+import type { Allocation, PackTarget } from "../../block/plan.ts";
+import type { DataRun } from "./job.ts";
 
 /** The longest request for zeros, bytes: what the reference passes on at once. */
 const MOST_ZEROS = 2 ** 31 - 512;
@@ -14,6 +15,8 @@ const MOST_ZEROS = 2 ** 31 - 512;
 export interface WriterOptions {
   /** Zero writes may free space. */
   readonly unmap: boolean;
+  /** The target reads as zeros where nothing was written. */
+  readonly skipZeros: boolean;
   /** Bytes a second, 0 for as many as possible. */
   readonly rate: number;
   /** Ends waiting for the rate. */
@@ -25,12 +28,14 @@ export class Writer {
   /** What is written to. */
   readonly target: BlockNode;
   readonly #unmap: boolean;
+  readonly #skipZeros: boolean;
   readonly #limit: RateLimit | undefined;
 
   /** A writer to `target`, which stays the caller's. */
-  constructor(target: BlockNode, { unmap, rate, signal }: WriterOptions) {
+  constructor(target: BlockNode, { unmap, skipZeros, rate, signal }: WriterOptions) {
     this.target = target;
     this.#unmap = unmap;
+    this.#skipZeros = skipZeros;
     this.#limit = rate > 0 ? new RateLimit(rate, signal) : undefined;
   }
 
@@ -84,9 +89,63 @@ export class Writer {
     }
   }
 
-  /** Waits until `length` more bytes may be written by other means. */
-  async reserve(length: number): Promise<void> {
-    await this.#limit?.take(length);
+  /**
+   * Writes the data of a piece, and zeros in between where that matters.
+   *
+   * @throws {ImageError} `error while writing at byte <begin>: …`
+   */
+  async runs(
+    bytes: Uint8Array,
+    offset: number,
+    runs: readonly DataRun[],
+    begin: number,
+  ): Promise<void> {
+    let at = 0;
+    for (const { start, length } of runs) {
+      if (start > at) await this.hole(offset + at, start - at, begin);
+      await this.data(offset + start, bytes.subarray(start, start + length), begin);
+      at = start + length;
+    }
+    if (at < bytes.length) await this.hole(offset + at, bytes.length - at, begin);
+  }
+
+  /**
+   * Reserves host space to be filled by others; `null` where that cannot be.
+   *
+   * @throws {ImageError} `error while writing at byte <begin>: …`
+   */
+  async allocate(offset: number, length: number, begin: number): Promise<Allocation | null> {
+    const { allocator } = this.target;
+    if (allocator === undefined) return null;
+    try {
+      const allocation = await allocator.allocate(offset, length);
+      if (allocation !== null) await this.#limit?.take(allocation.length);
+      return allocation;
+    } catch (error) {
+      throw writeError(error, begin);
+    }
+  }
+
+  /**
+   * Makes reserved space reachable that was filled.
+   *
+   * @throws {ImageError} `error while writing at byte <begin>: …`
+   */
+  async publish(allocation: Allocation, begin: number): Promise<void> {
+    try {
+      await allocation.publish();
+    } catch (error) {
+      throw writeError(error, begin);
+    }
+  }
+
+  /**
+   * Zeros that were found: they are written only where something else may be.
+   *
+   * @throws {ImageError} `error while writing at byte <begin>: …`
+   */
+  async hole(offset: number, length: number, begin: number): Promise<void> {
+    if (!this.#skipZeros) await this.zeros(offset, length, begin);
   }
 }
 
