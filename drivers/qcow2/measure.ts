@@ -4,7 +4,7 @@
  * @module
  */
 import type { MeasureResult } from "../../lib/block/driver.ts";
-import { ImageError } from "../../lib/block/error.ts";
+import { during, ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
 import { MAX_L1_BYTES } from "./_layout.ts";
@@ -125,7 +125,10 @@ function metadataSize(
 async function dataSize(source: BlockNode, clusterSize: number): Promise<number> {
   let total = 0;
   for (let offset = 0; offset < source.length;) {
-    const { state, length } = await visibleExtent(source, offset, source.length - offset);
+    const { state, length } = await during(
+      "Unable to get block status",
+      () => visibleExtent(source, offset, source.length - offset),
+    );
     if (state === "zero") {
       offset += length;
       continue;

@@ -189,6 +189,7 @@ export const convert: Command = defineCommand({
       outOfOrder: ctx.options.outOfOrder,
       rateLimit: ctx.options.rateLimit,
       salvage: ctx.options.salvage,
+      quiet,
       copyRange: ctx.options.copyRange,
       forceShare: ctx.options.forceShare,
       onProgress: (fraction, totalBytes) => {

@@ -65,7 +65,7 @@ export const map: Command = defineCommand({
 type Batches = AsyncIterable<readonly MapEntry[]>;
 
 async function printTable(batches: Batches, out: (text: string) => void): Promise<void> {
-  // The heading waits for the first entry: an image that cannot be opened prints nothing.
+  // The heading waits for the first batch: an image that cannot be opened prints nothing.
   let heading = row("Offset", "Length", "Mapped to", "File");
   for await (const batch of batches) {
     out(heading);
@@ -89,9 +89,11 @@ async function printArray(
   wanted: bigint,
   out: (text: string) => void,
 ): Promise<void> {
-  let separator = "[";
+  let separator = "";
+  let open = "[";
   for await (const batch of batches) {
-    let text = "";
+    let text = open;
+    open = "";
     for (const { start, length, depth, present, zero, data, compressed, offset } of batch) {
       // Past the end of the disk there is one entry, which begins where it was looked for.
       const shownStart = Number.isSafeInteger(start) ? start : wanted;

@@ -49,6 +49,8 @@ export interface ConvertOptions {
   readonly rateLimit?: number | undefined;
   /** Unreadable sectors become zeros (`--salvage`). */
   readonly salvage?: boolean;
+  /** Say nothing of such sectors (`-q`). */
+  readonly quiet?: boolean;
   /** Host copy offload (`-C`). */
   readonly copyRange?: boolean;
   /** `-T`, default writeback. */
@@ -312,5 +314,5 @@ async function fill(
     salvage: options.salvage ?? false,
     copyRange: options.copyRange ?? false,
     onProgress: options.onProgress,
-  }, environment);
+  }, options.quiet ? { ...environment, warn() {} } : environment);
 }

@@ -69,7 +69,7 @@ export async function* mapImage(
 
 /**
  * The same in batches of some hundred entries, for who has an eye on speed: to hand over each by itself
- * takes as long as to find it.
+ * takes as long as to find it. The first batch is empty and comes when the image is open.
  *
  * @throws {ImageError} as {@linkcode mapImage} does.
  */
@@ -81,11 +81,15 @@ export async function* mapBatches(
   const { start = 0, length = Infinity, forceShare = false } = options;
   await using top = await openImage(image, { ...READ_ONLY, forceShare }, environment);
   const end = Math.min(start + length, top.length);
+  yield [];
   if (start >= end) yield [nothing(start)];
   else yield* mapNode(top, start, end, environment.signal);
 }
 
-/** The batches of a part of an open image. An empty part has none. */
+/**
+ * The batches of a part of an open image. An empty part has none. In front of an error comes what is
+ * known, but not the entry that might have gone on there.
+ */
 export async function* mapNode(
   top: BlockNode,
   start: number,
@@ -104,6 +108,7 @@ export async function* mapNode(
       try {
         extent = await levels[depth]!.extent(at, length);
       } catch (error) {
+        if (batch.length > 1) yield batch.slice(0, -1);
         throw unreadable(error, levels[depth]!);
       }
       length = extent.length;

@@ -117,8 +117,16 @@ class Comparison {
     let found: number;
     for (let at = start; at < end;) {
       await pace.step();
-      const a = await stretchOf(this.#left, left, at);
-      const b = right === undefined ? undefined : await stretchOf(this.#right!, right, at);
+      let a: Stretch, b: Stretch | undefined;
+      try {
+        a = await stretchOf(this.#left, left, at);
+        b = right === undefined ? undefined : await stretchOf(this.#right!, right, at);
+      } catch (error) {
+        // What differs further in front counts.
+        found = await this.#settleAll();
+        if (found >= 0) return { kind: "content", offset: found };
+        throw error;
+      }
       const length = Math.min(a.length, b?.length ?? Infinity, end - at);
       if (strict && b !== undefined && statusOf(a, left) !== statusOf(b, right!)) {
         found = await this.#settleAll();
