@@ -149,6 +149,9 @@ export class Writer {
   }
 }
 
+/** What timers can do, in milliseconds. */
+const LONGEST_DELAY = 2 ** 31 - 1;
+
 /** Lets a number of bytes a second pass, and a tenth of a second's worth at once after a pause. */
 class RateLimit {
   readonly #rate: number;
@@ -165,7 +168,9 @@ class RateLimit {
     const credit = 100;
     const now = performance.now();
     this.#settled = Math.max(this.#settled, now - credit);
-    if (this.#settled > now) await delay(this.#settled - now, this.#signal);
+    for (let left = this.#settled - now; left > 0; left -= LONGEST_DELAY) {
+      await delay(Math.min(left, LONGEST_DELAY), this.#signal);
+    }
     this.#settled += bytes / this.#rate * 1000;
   }
 }
