@@ -75,7 +75,12 @@ export const measure: Command = defineCommand({
     // Numbers are printed with all digits only up to 2^53.
     const [required, fullyAllocated] = [BigInt(result.required), BigInt(result.fullyAllocated)];
     if (output === "json") {
-      ctx.json({ required, "fully-allocated": fullyAllocated, bitmaps: result.bitmaps });
+      ctx.json({
+        // Here they have a sign in the reference.
+        required: BigInt.asIntN(64, required),
+        "fully-allocated": BigInt.asIntN(64, fullyAllocated),
+        bitmaps: result.bitmaps,
+      });
     } else {
       ctx.out(`required size: ${required}\nfully allocated size: ${fullyAllocated}\n`);
       if (result.bitmaps !== undefined) ctx.out(`bitmaps size: ${result.bitmaps}\n`);

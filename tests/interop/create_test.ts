@@ -48,6 +48,7 @@ creates("raw preallocation", [
   "-o preallocation=full a 1000",
   "-o nocow=on a 1M",
   "-o nocow=off a 1M",
+  "-o nonocow a 1M",
 ]);
 creates("a name with a protocol", ["file:a 1M"]);
 creates("a bare file", [
@@ -57,13 +58,10 @@ creates("a bare file", [
 ]);
 for (
   const line of [
-    "a 8191P",
+    // Below 2^63 - 1 it depends on the file system.
     "a 9223372036854775807",
     "-o size=8E a",
-    "-o size=9223372035781033985 a",
     "-o preallocation=metadata a 1M",
-    "-o preallocation=falloc a 8191P",
-    "-o preallocation=full a 8E",
   ]
 ) {
   same(`create, raw, leaves nothing of what cannot be: create ${line}`, {
@@ -74,7 +72,7 @@ for (
 }
 same("create, raw, leaves an empty file where one was", {
   given: [disk("a", M, [[0, M, "noise"]])],
-  run: "create a 8191P",
+  run: "create a 9223372036854775807",
   files: ["a"],
   code: 1,
 });
@@ -308,7 +306,6 @@ refuses("backing files", [
   "-f qcow2 -o backing_fmt=raw a 1M",
   "-f qcow2 -o preallocation=metadata -b base.raw -F raw a",
   "-f qcow2 -b base.raw -F raw -o size=1M a 1M",
-  "-f qcow2 -b sub/../base.raw -F raw base.raw",
   "-b base.raw -F raw a",
   "-b base.raw a",
   "-F raw a 1M",
@@ -340,8 +337,8 @@ refuses("command lines", [
   "-f qcow2 sub 1M",
   "sub/ 1M",
   "json:{} 1M",
+  "-o preallocation=full a 8E",
   "-o nocow a 1M",
-  "-o nonocow a 1M",
   "-f file -b x a 1M",
   "-f host_device a 1M",
   "-f qcow2 -o encrypt.format=zork a 1M",
