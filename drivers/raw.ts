@@ -22,7 +22,7 @@ import type {
 import type { OptionSet, OptionSpec } from "../lib/block/options.ts";
 import type { Allocation, Allocator } from "../lib/block/plan.ts";
 import { requireRange, requireWritable } from "../lib/block/range.ts";
-import { alignUp, isAligned } from "../lib/bytes/align.ts";
+import { isAligned } from "../lib/bytes/align.ts";
 import { formatJson } from "../lib/bytes/json.ts";
 
 const SECTOR = 512;

@@ -1,5 +1,5 @@
 import { loadNative } from "../../lib/io/native.ts";
-import { assertSame, reference, type SameOptions, useReference } from "../_reference.ts";
+import { assertSame, reference, type SameOptions } from "../_reference.ts";
 import { disksIn } from "./_disks.ts";
 
 // Outside the tests, each of which would count it as left open.
