@@ -66,7 +66,7 @@ interface Wanted {
   /** Guest offset. */
   readonly offset: number;
   /** Bytes. */
-  length: number;
+  readonly length: number;
   readonly source: LocalFile;
   /** Where in `source`, bytes. */
   readonly from: number;
@@ -186,6 +186,8 @@ export class PlainCopier {
     }
     const { bytes, runs } = await this.#scan(chunk, this.#buffer);
     if (runs.length === 0 || !isLocal(place) || this.#freeNumber() < 0) {
+      // Space is reserved in the order of the disk.
+      if (runs.length > 0) await this.#handOver();
       await writer.runs(bytes, offset, runs, begin);
       this.#finish(chunk);
       return;
@@ -225,23 +227,15 @@ export class PlainCopier {
 
   /** Puts data of a chunk with what is gathered. */
   #gather({ at, offset, begin }: Chunk, place: LocalPlace, { start, length }: DataRun): void {
-    const { wanted } = this.#gathered;
-    const last = wanted.at(-1);
-    const source = place.file.local!;
-    const next: Wanted = {
+    // Each run by itself, as this thread would write it: where space lies must not depend on who is faster.
+    this.#gathered.wanted.push({
       offset: offset + start,
       length,
-      source,
+      source: place.file.local!,
       from: place.offset + at + start,
       begin,
-    };
+    });
     this.#gathered.size += length;
-    // Space for a long run costs hardly more than for a short one.
-    if (
-      last?.source === source && last.offset + last.length === next.offset &&
-      last.from + last.length === next.from
-    ) last.length += length;
-    else wanted.push(next);
   }
 
   /** Reserves host space for data that the partner will copy; what cannot be reserved is written here. */
