@@ -92,7 +92,10 @@ export async function fillAround(
 ): Promise<void> {
   if (from === dataFrom && to === dataTo) return;
   const { dataFile } = image;
-  const zeros = written && await readsZero(image, run.guest + from, dataFrom - from) &&
+  // What a backing file has behind the end of the disk moves along, as in the reference.
+  const pastEnd = dataTo < to && run.guest + to > image.header.size;
+  const zeros = written && !pastEnd &&
+    await readsZero(image, run.guest + from, dataFrom - from) &&
     await readsZero(image, run.guest + dataTo, to - dataTo);
   let done = false;
   if (zeros) {
