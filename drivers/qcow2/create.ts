@@ -113,6 +113,7 @@ function creating(context: DriverContext): DriverContext {
     untrusted: false,
     report: (line) => context.report(line),
     warn: (text) => context.warn(text),
+    secret: (id) => context.secret(id),
     openFile: (role, filename) => context.openFile(role, filename),
     createFile: (role, filename, options) => context.createFile(role, filename, options),
   };

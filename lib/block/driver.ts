@@ -13,6 +13,12 @@ export interface DriverContext {
   readonly mode: OpenMode;
   /** Refuse what only a hostile image has (huge tables, implicit references). */
   readonly untrusted: boolean;
+  /**
+   * The bytes of a secret.
+   *
+   * @throws {ImageError} `No secret with id '<id>'`
+   */
+  secret(id: string): Uint8Array;
   /** Prints one diagnostic line, complete; the program's name comes before it only if `fromProgram` says so. */
   report(line: string, fromProgram?: boolean): void;
   /** Prints `warning: <text>` after the program's name. */

@@ -6,6 +6,7 @@ import { CACHE_MODES, type CacheMode } from "../block/mode.ts";
 import { optionPieces } from "../block/options.ts";
 import { type ParsedNumber, parseInteger, parseSize } from "../bytes/size.ts";
 import type { Environment } from "../graph/environment.ts";
+import { type SecretObject, secretStore } from "./_objects.ts";
 import { type CommandContext, CommandError, type OptionSpec, UsageError } from "./_command.ts";
 
 /** `-q`. */
@@ -168,9 +169,27 @@ export function onlyImage(operands: readonly string[]): string {
   return filename;
 }
 
+/** `--image-opts`. */
+export const IMAGE_OPTS = {
+  long: ["image-opts"],
+  help: ["FILENAME is a list of options, key=value,..., and no name"],
+} as const satisfies OptionSpec;
+
+/** The options of every command that `environmentOf` looks at. */
+export interface SharedOptions {
+  /** `--untrusted`. */
+  readonly untrusted: boolean;
+  /** `--object`. */
+  readonly objects?: readonly SecretObject[] | undefined;
+}
+
 /** What the operations want to know of the program around them. */
-export function environmentOf(ctx: CommandContext, untrusted: boolean): Environment {
+export function environmentOf(
+  ctx: CommandContext,
+  { untrusted, objects = [] }: SharedOptions,
+): Environment {
   return {
+    secrets: secretStore(objects),
     warn: (text) => ctx.warn(text),
     report: (line, fromProgram = false) =>
       ctx.err(fromProgram ? `${ctx.program}: ${line}\n` : `${line}\n`),

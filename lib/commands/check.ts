@@ -60,7 +60,7 @@ export const check: Command = defineCommand({
         forceShare,
         ...(cache === undefined ? {} : { cache: cacheMode(cache, { source: true }) }),
       },
-      environmentOf(ctx, ctx.options.untrusted),
+      environmentOf(ctx, ctx.options),
       ({ leaks, corruptions }) => {
         if (output === "human") {
           print(

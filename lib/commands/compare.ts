@@ -79,7 +79,7 @@ export const compare: Command = defineCommand({
             ? {}
             : { cache: cacheMode(cache, { source: true, exitCode: EXIT_CANNOT_OPEN }) }),
         },
-        environmentOf(ctx, ctx.options.untrusted),
+        environmentOf(ctx, ctx.options),
       );
       if ("sizesDiffer" in result && result.sizesDiffer) warnOfSizes();
       print(verdict(result));

@@ -201,7 +201,7 @@ export const convert: Command = defineCommand({
         // A wrong name is found when the target's turn comes, after the sources.
         return cacheMode(targetCache);
       },
-    }, environmentOf(ctx, ctx.options.untrusted));
+    }, environmentOf(ctx, ctx.options));
     return 0;
   },
 });

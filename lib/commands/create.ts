@@ -90,7 +90,7 @@ export const create: Command = defineCommand({
       announce: (line) => {
         if (!quiet) ctx.out(`${line}\n`);
       },
-    }, environmentOf(ctx, ctx.options.untrusted));
+    }, environmentOf(ctx, ctx.options));
     return 0;
   },
 });

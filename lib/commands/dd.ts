@@ -72,7 +72,7 @@ export const dd: Command = defineCommand({
       count,
       skip,
       forceShare: ctx.options.forceShare,
-    }, environmentOf(ctx, ctx.options.untrusted));
+    }, environmentOf(ctx, ctx.options));
     return 0;
   },
 });

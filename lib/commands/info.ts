@@ -32,7 +32,7 @@ export const info: Command = defineCommand({
     const images = await imageInfo(
       { filename, format },
       { chain, forceShare },
-      environmentOf(ctx, ctx.options.untrusted),
+      environmentOf(ctx, ctx.options),
     );
     if (output === "human") {
       ctx.out(images.map((image) => imageLines(image, "").join("")).join("\n"));

@@ -50,7 +50,7 @@ export const map: Command = defineCommand({
     const batches = mapBatches(
       { filename, format },
       { start: start === undefined ? undefined : Number(start), length, forceShare },
-      environmentOf(ctx, ctx.options.untrusted),
+      environmentOf(ctx, ctx.options),
     );
     if (output === "human") {
       await printTable(batches, ctx.out);

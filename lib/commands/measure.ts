@@ -71,7 +71,7 @@ export const measure: Command = defineCommand({
       size,
       source: filename === undefined ? undefined : { filename, format },
       forceShare,
-    }, environmentOf(ctx, ctx.options.untrusted));
+    }, environmentOf(ctx, ctx.options));
     // Numbers are printed with all digits only up to 2^53.
     const [required, fullyAllocated] = [BigInt(result.required), BigInt(result.fullyAllocated)];
     if (output === "json") {

@@ -63,7 +63,7 @@ export const resize: Command = defineCommand({
         shrink,
         ...(preallocation === undefined ? {} : { preallocation }),
       }, {
-        ...environmentOf(ctx, ctx.options.untrusted),
+        ...environmentOf(ctx, ctx.options),
         warn: (text) => void warnings.push(text),
       });
     } catch (error) {

@@ -4,6 +4,7 @@
  * @module
  */
 import type { ChildRole, DriverContext } from "../block/driver.ts";
+import { ImageError } from "../block/error.ts";
 import { childAccess, type NodeAccess, type OpenMode } from "../block/mode.ts";
 import type { BlockNode } from "../block/node.ts";
 import type { OptionSet } from "../block/options.ts";
@@ -29,6 +30,11 @@ export function driverContext(
     filename,
     mode,
     untrusted: environment.untrusted,
+    secret(id) {
+      const secret = environment.secrets?.get(id);
+      if (secret !== undefined) return secret;
+      throw new ImageError(`No secret with id '${id}'`, { errno: "EINVAL", field: "key-secret" });
+    },
     report: environment.report,
     warn: environment.warn,
     ...(looksForeign === undefined ? {} : { looksForeign }),

@@ -1,3 +1,5 @@
+import type { SecretStore } from "../block/secret.ts";
+
 /** What opening and operations need from whoever calls them: where diagnostics go, how far to trust, when to stop. */
 export interface Environment {
   /** A warning for the user, without `warning:` and the program's name. */
@@ -9,6 +11,8 @@ export interface Environment {
   report(line: string, fromProgram?: boolean): void;
   /** Images come from strangers: no implicit references, no oversized tables. */
   readonly untrusted: boolean;
+  /** Keys and passphrases; none where absent. */
+  readonly secrets?: SecretStore;
   /** Ends a running operation early; it then throws the signal's reason. */
   readonly signal?: AbortSignal;
 }

@@ -22,6 +22,8 @@ export interface ImageReference {
   readonly filename: string;
   /** Format; probed if absent. */
   readonly format?: string | undefined;
+  /** `filename` is a list of options (`--image-opts`) and no name. Not together with `format`. */
+  readonly imageOptions?: boolean;
 }
 
 /**

@@ -120,6 +120,16 @@ packs("smallest runs of zeros, compressed", [
   "-c -f raw -O qcow2 -S 16M src b",
 ], SOURCE);
 
+converts("holes in small clusters", [
+  "-p -S 0 a b",
+  "-p -S 16M a b",
+  "-p -S 16M a a b",
+  "-p -S 64k -O qcow2 a b",
+], [MIXED_DISK, img("convert -f raw -O qcow2 -o cluster_size=512 src a")]);
+packs("holes in small clusters, compressed", ["-p -c -O qcow2 a b"], [
+  MIXED_DISK,
+  img("convert -f raw -O qcow2 -o cluster_size=512 src a"),
+]);
 for (const size of ["512", "1k", "2k", "4k", "64k", "2M"]) {
   const given = [MIXED_DISK, img(`convert -f raw -O qcow2 -S 0 -o cluster_size=${size} src a`)];
   converts(`no holes in clusters of ${size}`, [
@@ -151,15 +161,18 @@ packs("requests at a time, compressed", [
   "-c -W -f raw -O qcow2 src b",
 ], SOURCE);
 
+// Past the page cache the reference writes whole sectors of the host's disk: this one has no others.
+const WHOLE = disk("whole", 5 * M, [[0, 3 * M, "gaps"], [4 * M, 100 * K, "flat"]]);
+
 converts("cache modes", [
   ...["writeback", "none", "off", "writethrough", "directsync", "unsafe"].flatMap((mode) => [
-    `-f raw -t ${mode} src b`,
+    `-f raw -t ${mode} whole b`,
     `-f raw -O qcow2 -t ${mode} src b`,
     `-f raw -T ${mode} src b`,
     `-f raw -O qcow2 -T ${mode} src b`,
   ]),
   "-f raw -O qcow2 -t none -T none src b",
-], SOURCE);
+], [MIXED_DISK, WHOLE]);
 refuses("cache modes", ["-T x src b", "-t x none b"], SOURCE);
 for (const mode of ["x", "none,writeback", "Writeback"]) {
   same(`convert leaves nothing of what cannot be: convert -t ${mode} src b`, {
@@ -238,7 +251,8 @@ for (const size of [1, 511, 512, 513, 4095, 4097, 65535, 65537]) {
     "-f raw -O qcow2 a b",
     "-f raw -O qcow2 -o cluster_size=512 a b",
     "-f raw -O qcow2 -o cluster_size=2M a b",
-    "-f raw -t none -T none a b",
+    "-f raw -O qcow2 -t none -T none a b",
+    "-f raw -T none a b",
   ], [disk("a", size, [[0, size, "noise"]])]);
   packs(`${size} bytes, compressed`, ["-c -f raw -O qcow2 a b"], [
     disk("a", size, [[0, size, "mixed"]]),
@@ -251,7 +265,7 @@ const TARGETS: readonly Given[] = [
   disk("longer", 9 * M, [[0, 9 * M, "noise"]]),
   disk("zeros", 6 * M + 512, []),
   disk("smaller", 6 * M, []),
-  disk("whole", 5 * M, [[0, 3 * M, "mixed"], [4 * M, 100 * K, "flat"]]),
+  WHOLE,
   img("create -f qcow2 new 9M"),
   img("create -f qcow2 used 9M"),
   io("used", "write -P 1 0 4M", "write -z 4M 1M", "write -P 2 8M 1M"),
@@ -279,7 +293,7 @@ for (
       `-n -f raw -O ${format} src ${target}`,
       `-n -S 0 -f raw -O ${format} src ${target}`,
       `-n -p -f raw -O ${format} src ${target}`,
-      `-n -t none -f raw -O ${format} ${target === "zeros" ? "whole" : "src"} ${target}`,
+      `-n -t none -f raw -O ${format} ${format === "raw" ? "whole" : "src"} ${target}`,
       `-n -C -f raw -O ${format} src ${target}`,
     ],
     TARGETS,
@@ -365,6 +379,11 @@ converts("onto a backing file, into an image that is there", [
   "-n -B base -F raw -O qcow2 top b",
   "-n -O qcow2 top b",
 ], [...BASES, img("create -f qcow2 -b base -F raw b 5M")]);
+converts("onto a backing file that is longer than the disk", [
+  "-B base -F raw -f raw -O qcow2 short b",
+  "-B base -F raw -f raw -O qcow2 -o cluster_size=4k short b",
+  "-B base -F raw -f raw -O qcow2 -o extended_l2=on short b",
+], [...BASES, disk("short", 100 * K + 1000, [[99 * K, 2000, "noise"]])]);
 refuses("backing files", [
   "-B base -O qcow2 top b",
   "-B base -F raw top b",

@@ -55,6 +55,9 @@ export function fileContext(
     filename: path,
     mode: using,
     untrusted: false,
+    secret: (id) => {
+      throw new ImageError(`No secret with id '${id}'`);
+    },
     report: (line) => void reports.push(line),
     warn: (text) => void reports.push(`warning: ${text}`),
     openFile: (_role, filename) =>

@@ -25,7 +25,11 @@ export function mode(changes: Partial<OpenMode> = {}): OpenMode {
 /** A context for one image. */
 export function context(
   changes: Partial<OpenMode> = {},
-  options: { readonly untrusted?: boolean; readonly files?: Map<string, MemoryNode> } = {},
+  options: {
+    readonly untrusted?: boolean;
+    readonly files?: Map<string, MemoryNode>;
+    readonly secrets?: Readonly<Record<string, string>>;
+  } = {},
 ): TestContext {
   const reports: string[] = [];
   const warnings: string[] = [];
@@ -37,6 +41,11 @@ export function context(
     reports,
     warnings,
     files,
+    secret: (id) => {
+      const text = options.secrets?.[id];
+      if (text === undefined) throw new ImageError(`No secret with id '${id}'`);
+      return new TextEncoder().encode(text);
+    },
     report: (line) => void reports.push(line),
     warn: (text) => void warnings.push(text),
     openFile: (_role, filename) => {
