@@ -86,7 +86,8 @@ export async function readDirectory(image: ImageFacts): Promise<DirectoryEntry[]
     const nameLength = view.getUint16(at + 18);
     const extraLength = view.getUint32(at + 20);
     const next = at + Math.ceil((FIXED + extraLength + nameLength) / 8) * 8;
-    if (next > bytes.length) throw refuse("Broken bitmap directory");
+    // The reference counts in 32 bits with a sign, so of two complaints it may have the other.
+    if (next > bytes.length && (next - at | 0) >= 0) throw refuse("Broken bitmap directory");
     if (extraLength !== 0) throw refuse("Bitmap extra data is not supported");
     const nameBytes = bytes.slice(at + FIXED, at + FIXED + nameLength);
     const name = new TextDecoder().decode(nameBytes);
