@@ -1,6 +1,7 @@
 import type { CreateRequest, DriverContext, FormatDriver } from "../../lib/block/driver.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
+import { OPEN_OPTIONS } from "./open_options.ts";
 import { CREATE_OPTIONS } from "./options.ts";
 
 /**
@@ -16,7 +17,7 @@ export const qcow2: FormatDriver = {
   transparent: false,
   packs: true,
   createOptions: CREATE_OPTIONS,
-  openOptions: [],
+  openOptions: OPEN_OPTIONS,
   // What only some commands need is loaded when they do.
   open: async (file: BlockNode, _options: OptionSet, context: DriverContext) => {
     if (context.mode.metadataOnly) {

@@ -7,6 +7,7 @@ import { formatJson } from "../bytes/json.ts";
 import {
   type Access,
   type Command,
+  HelpText,
   type OptionSpec,
   type OptionTable,
   type ParsedOptions,
@@ -125,6 +126,10 @@ class Terminal {
   /** Prints what ended the program and answers with its exit code. */
   failure(error: unknown): number {
     if (error instanceof Interruption) return error.exitCode;
+    if (error instanceof HelpText) {
+      this.stdout.write(error.text);
+      return 0;
+    }
     if (error instanceof ScanError) {
       this.line(`${this.subject}: ${error.message}`, this.#tryHelp());
       return 1;

@@ -185,3 +185,17 @@ export class UsageError extends CommandError {
   /** The class as shown in a stack trace. */
   override name = "UsageError";
 }
+
+/** Thrown by an option's `parse`: the command line asks for this text, and for nothing else. */
+export class HelpText extends Error {
+  /** The class as shown in a stack trace. */
+  override name = "HelpText";
+  /** Complete, for standard output. */
+  readonly text: string;
+
+  /** Asks for a text. */
+  constructor(text: string) {
+    super("help was asked for");
+    this.text = text;
+  }
+}

@@ -1,9 +1,16 @@
 /**
- * `--object`: what the user defines beside images, which options then refer to by its id.
+ * `--object`: what the user defines beside images, which options then refer to by its id. Command-line
+ * reference, section 3.6.
  *
  * @module
  */
+import { ImageError } from "../block/error.ts";
 import type { SecretStore } from "../block/secret.ts";
+import { hashOrder } from "../bytes/json.ts";
+import { type JsonObject, readJson } from "../bytes/json_reader.ts";
+import { CommandError, HelpText, type OptionSpec } from "./_command.ts";
+import { KeyValues, readKeyValues } from "./_key_values.ts";
+import { secretBytes, type SecretProperties } from "./_secret.ts";
 
 /** A secret that was defined on the command line. */
 export interface SecretObject {
@@ -17,4 +24,182 @@ export interface SecretObject {
 export function secretStore(objects: readonly SecretObject[]): SecretStore {
   const secrets = new Map(objects.map(({ id, bytes }) => [id, bytes]));
   return { get: (id) => secrets.get(id) };
+}
+
+/** Exit code for a wrong definition. */
+interface Failing {
+  readonly exitCode: number;
+}
+
+/** What {@linkcode objectOption} makes. */
+export interface ObjectOption extends OptionSpec {
+  /** The long form. */
+  readonly long: readonly ["object"];
+  /** How help calls the value. */
+  readonly value: "OBJECT";
+  /** Adds an object to those before. */
+  parse(text: string, previous: unknown): readonly SecretObject[];
+}
+
+/** `--object`, for a command that ends with `exitCode` when the definition is wrong. */
+export function objectOption({ exitCode }: Failing): ObjectOption {
+  return {
+    long: ["object"],
+    value: "OBJECT",
+    help: [
+      "define a secret that image options refer to by its id: secret,id=ID,data=TEXT or",
+      "secret,id=ID,file=NAME; 'help' lists the types, 'secret,help' a type's options",
+    ],
+    parse(text: string, previous: unknown): readonly SecretObject[] {
+      const objects = previous as readonly SecretObject[] | undefined ?? [];
+      return [...objects, readObject(text, objects, { exitCode })];
+    },
+  };
+}
+
+/** `--object`. */
+export const OBJECT: ObjectOption = objectOption({ exitCode: 1 });
+
+/** The properties of each type, and what help says of their values. */
+const TYPES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  secret: {
+    data: "string",
+    file: "string",
+    format: "QCryptoSecretFormat",
+    iv: "string",
+    keyid: "string",
+  },
+};
+
+/** Types of the reference that are not made here. */
+const MISSING_TYPES: ReadonlySet<string> = new Set([
+  "authz-list",
+  "authz-list-file",
+  "authz-simple",
+  "main-loop",
+  "pr-manager-helper",
+  "secret_keyring",
+  "thread-context",
+  "throttle-group",
+  "tls-creds-anon",
+  "tls-creds-psk",
+  "tls-creds-x509",
+]);
+
+const ID = /^[A-Za-z][A-Za-z0-9._-]*$/;
+const ID_HINT = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.";
+
+/** Takes a definition; `earlier` are the objects that it may refer to. */
+function readObject(
+  text: string,
+  earlier: readonly SecretObject[],
+  failing: Failing,
+): SecretObject {
+  const properties = new Properties(readProperties(text, failing), failing);
+  const type = properties.required("qom-type");
+  if (!Object.hasOwn(TYPES, type)) {
+    throw new CommandError(
+      MISSING_TYPES.has(type)
+        ? `Objects of type '${type}' are not supported`
+        : `Parameter 'qom-type' does not accept value '${type}'`,
+      failing,
+    );
+  }
+  const id = properties.required("id");
+  const secret = secretProperties(properties, failing);
+  properties.refuseOthers();
+  if (!ID.test(id)) {
+    throw new CommandError("Parameter 'id' expects an identifier", { ...failing, hint: ID_HINT });
+  }
+  const secrets = secretStore(earlier);
+  if (secrets.get(id) !== undefined) {
+    throw new CommandError(
+      `attempt to add duplicate property '${id}' to object (type 'container')`,
+      failing,
+    );
+  }
+  try {
+    return { id, bytes: secretBytes(secret, secrets) };
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    throw new CommandError(error.message, { ...failing, cause: error });
+  }
+}
+
+/** In the order in which the reference looks at them. */
+function secretProperties(properties: Properties, failing: Failing): SecretProperties {
+  const format = properties.optional("format") ?? "raw";
+  if (format !== "raw" && format !== "base64") {
+    throw new CommandError(`Parameter 'format' does not accept value '${format}'`, failing);
+  }
+  return {
+    format,
+    keyId: properties.optional("keyid"),
+    iv: properties.optional("iv"),
+    data: properties.optional("data"),
+    file: properties.optional("file"),
+  };
+}
+
+/** The properties of a definition in either of its forms. */
+function readProperties(text: string, { exitCode }: Failing): JsonObject | KeyValues {
+  if (text.startsWith("{")) {
+    try {
+      // A text that begins like an object is one, or wrong.
+      return readJson(text) as JsonObject;
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error;
+      throw new CommandError(error.message, { exitCode });
+    }
+  }
+  const { values, help } = readKeyValues(text, "qom-type", exitCode);
+  if (help) throw new HelpText(objectHelp(values.get("qom-type")));
+  return values;
+}
+
+function objectHelp(type: string | KeyValues | undefined): string {
+  if (typeof type === "string" && Object.hasOwn(TYPES, type)) {
+    const lines = Object.entries(TYPES[type]!).map(([name, value]) => `  ${name}=<${value}>\n`);
+    return `${type} options:\n${lines.join("")}`;
+  }
+  const lines = Object.keys(TYPES).sort().map((name) => `  ${name}\n`);
+  return `List of user creatable objects:\n${lines.join("")}`;
+}
+
+/** Hands out the properties of an object one by one and knows which nobody asked for. */
+class Properties {
+  readonly #values: JsonObject | KeyValues;
+  readonly #failing: Failing;
+  readonly #known = new Set<string>();
+
+  constructor(values: JsonObject | KeyValues, failing: Failing) {
+    this.#values = values;
+    this.#failing = failing;
+  }
+
+  required(key: string): string {
+    const value = this.optional(key);
+    if (value === undefined) throw new CommandError(`Parameter '${key}' is missing`, this.#failing);
+    return value;
+  }
+
+  optional(key: string): string | undefined {
+    const value = this.#values.get(key);
+    if (value === undefined) return undefined;
+    this.#known.add(key);
+    if (typeof value === "string") return value;
+    throw new CommandError(
+      value instanceof KeyValues
+        ? `Parameters '${key}.*' are unexpected`
+        : `Invalid parameter type for '${key}', expected: string`,
+      this.#failing,
+    );
+  }
+
+  /** Throws for a property that is left over: of several the one that the reference comes to first. */
+  refuseOthers(): void {
+    const [key] = hashOrder([...this.#values.keys()].filter((key) => !this.#known.has(key)));
+    if (key === undefined) return;
+    throw new CommandError(`Parameter '${key}' is unexpected`, this.#failing);
+  }
 }

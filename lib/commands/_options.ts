@@ -9,6 +9,8 @@ import type { Environment } from "../graph/environment.ts";
 import { type SecretObject, secretStore } from "./_objects.ts";
 import { type CommandContext, CommandError, type OptionSpec, UsageError } from "./_command.ts";
 
+export { OBJECT, objectOption } from "./_objects.ts";
+
 /** `-q`. */
 export const QUIET = {
   short: "q",

@@ -8,6 +8,7 @@ import {
   environmentOf,
   FORCE_SHARE,
   FORMAT,
+  OBJECT,
   onlyImage,
   OUTPUT,
   QUIET,
@@ -26,7 +27,7 @@ export const check: Command = defineCommand({
   description: "Check the consistency of an image, and repair it",
   synopsis: [
     "[-f FMT] [-r leaks|all] [-T CACHE] [--output human|json]",
-    "[-q] [-U] [--untrusted] FILENAME",
+    "[-q] [-U] [--object OBJECT] [--untrusted] FILENAME",
   ],
   options: {
     quiet: QUIET,
@@ -44,6 +45,7 @@ export const check: Command = defineCommand({
     },
     output: OUTPUT,
     forceShare: FORCE_SHARE,
+    objects: OBJECT,
     untrusted: UNTRUSTED,
   },
   operands: [{ name: "FILENAME", help: ["image to check"] }],

@@ -5,6 +5,7 @@ import {
   cacheOption,
   environmentOf,
   FORCE_SHARE,
+  objectOption,
   PROGRESS_HELP,
   PROGRESS_STYLES,
   QUIET,
@@ -19,7 +20,7 @@ export const compare: Command = defineCommand({
   name: "compare",
   description: "Compare the contents of two images",
   synopsis: [
-    "[-f FMT] [-F FMT] [-T CACHE] [-s] [-p] [-q] [-U] [--untrusted]",
+    "[-f FMT] [-F FMT] [-T CACHE] [-s] [-p] [-q] [-U] [--object OBJECT] [--untrusted]",
     "FILENAME1 FILENAME2",
   ],
   options: {
@@ -49,6 +50,7 @@ export const compare: Command = defineCommand({
       attached: PROGRESS_STYLES,
       help: PROGRESS_HELP,
     },
+    objects: objectOption({ exitCode: EXIT_CANNOT_OPEN }),
     untrusted: UNTRUSTED,
   },
   operands: [{ name: "FILENAME1, FILENAME2", help: ["images to compare"] }],

@@ -12,6 +12,7 @@ import {
   environmentOf,
   filesInOptions,
   FORCE_SHARE,
+  OBJECT,
   PROGRESS_HELP,
   PROGRESS_STYLES,
   QUIET,
@@ -124,6 +125,7 @@ const OPTIONS = {
     attached: PROGRESS_STYLES,
     help: PROGRESS_HELP,
   },
+  objects: OBJECT,
   untrusted: UNTRUSTED,
 } as const;
 
@@ -135,7 +137,7 @@ export const convert: Command = defineCommand({
     "[-f FMT] [-T CACHE] [-O TARGET_FMT] [-t CACHE] [-o OPTIONS]",
     "[-B BACKING [-F BACKING_FMT]] [-n [--target-is-zero]]",
     "[-c [--compression-level LEVEL]] [-S SIZE] [-r RATE] [-m NUMBER] [-W] [-C]",
-    "[--salvage] [-U] [-p] [-q] [--untrusted] SOURCE [SOURCE2 ...] TARGET",
+    "[--salvage] [-U] [-p] [-q] [--object OBJECT] [--untrusted] SOURCE [SOURCE2 ...] TARGET",
   ],
   options: OPTIONS,
   operands: [

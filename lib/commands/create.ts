@@ -8,6 +8,7 @@ import {
   asksForHelp,
   environmentOf,
   filesInOptions,
+  OBJECT,
   QUIET,
   readExactSize,
   UNTRUSTED,
@@ -19,7 +20,7 @@ export const create: Command = defineCommand({
   description: "Make a new image",
   synopsis: [
     "[-f FMT] [-o OPTIONS] [-b BACKING [-F BACKING_FMT]] [-u]",
-    "[-q] [--untrusted] FILENAME [SIZE]",
+    "[-q] [--object OBJECT] [--untrusted] FILENAME [SIZE]",
   ],
   options: {
     quiet: QUIET,
@@ -53,6 +54,7 @@ export const create: Command = defineCommand({
       help: ["options of the format, key=value,...; 'help' lists them"],
       parse: addOptionList,
     },
+    objects: OBJECT,
     untrusted: UNTRUSTED,
   },
   operands: [

@@ -1,6 +1,13 @@
 import { ddImage } from "../ops/dd.ts";
 import { type Command, CommandError, defineCommand } from "./_command.ts";
-import { environmentOf, FORCE_SHARE, readInteger, readSize, UNTRUSTED } from "./_options.ts";
+import {
+  environmentOf,
+  FORCE_SHARE,
+  OBJECT,
+  readInteger,
+  readSize,
+  UNTRUSTED,
+} from "./_options.ts";
 
 const KEYS = ["bs", "count", "if", "of", "skip"] as const;
 type Key = (typeof KEYS)[number];
@@ -10,7 +17,7 @@ export const dd: Command = defineCommand({
   name: "dd",
   description: "Copy part of an image to a new one",
   synopsis: [
-    "[-f FMT] [-O TARGET_FMT] [-U] [--untrusted]",
+    "[-f FMT] [-O TARGET_FMT] [-U] [--object OBJECT] [--untrusted]",
     "[bs=BLOCK_SIZE] [count=BLOCKS] [skip=BLOCKS] if=INPUT of=OUTPUT",
   ],
   options: {
@@ -27,6 +34,7 @@ export const dd: Command = defineCommand({
       help: ["format of OUTPUT, default raw"],
     },
     forceShare: FORCE_SHARE,
+    objects: OBJECT,
     untrusted: UNTRUSTED,
   },
   operands: [

@@ -4,7 +4,15 @@ import { humanSize } from "../bytes/size.ts";
 import { type ImageInfo, imageInfo } from "../ops/info.ts";
 import { type Command, defineCommand } from "./_command.ts";
 import { snapshotTable } from "./_format.ts";
-import { environmentOf, FORCE_SHARE, FORMAT, onlyImage, OUTPUT, UNTRUSTED } from "./_options.ts";
+import {
+  environmentOf,
+  FORCE_SHARE,
+  FORMAT,
+  OBJECT,
+  onlyImage,
+  OUTPUT,
+  UNTRUSTED,
+} from "./_options.ts";
 
 const NANOSECONDS = 1_000_000_000n;
 
@@ -12,7 +20,7 @@ const NANOSECONDS = 1_000_000_000n;
 export const info: Command = defineCommand({
   name: "info",
   description: "Show what an image is",
-  synopsis: ["[-f FMT] [-b] [-U] [--output human|json] [--untrusted] FILENAME"],
+  synopsis: ["[-f FMT] [-b] [-U] [--output human|json] [--object OBJECT] [--untrusted] FILENAME"],
   options: {
     format: FORMAT,
     output: OUTPUT,
@@ -22,6 +30,7 @@ export const info: Command = defineCommand({
       help: ["show the image and all its backing files"],
     },
     forceShare: FORCE_SHARE,
+    objects: OBJECT,
     untrusted: UNTRUSTED,
   },
   operands: [{ name: "FILENAME", help: ["image to look at"] }],

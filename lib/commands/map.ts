@@ -5,6 +5,7 @@ import {
   environmentOf,
   FORCE_SHARE,
   FORMAT,
+  OBJECT,
   onlyImage,
   OUTPUT,
   readExactSize,
@@ -20,7 +21,7 @@ export const map: Command = defineCommand({
   description: "Show where the data of an image lies",
   synopsis: [
     "[-f FMT] [--start-offset OFFSET] [--max-length LENGTH]",
-    "[--output human|json] [-U] [--untrusted] FILENAME",
+    "[--output human|json] [-U] [--object OBJECT] [--untrusted] FILENAME",
   ],
   options: {
     format: FORMAT,
@@ -40,6 +41,7 @@ export const map: Command = defineCommand({
       help: ["bytes of the disk to look at, default all"],
       parse: (text: string) => readSize("max length", text),
     },
+    objects: OBJECT,
     untrusted: UNTRUSTED,
   },
   operands: [{ name: "FILENAME", help: ["image to look at"] }],

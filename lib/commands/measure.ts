@@ -5,6 +5,7 @@ import {
   addOptionList,
   environmentOf,
   FORCE_SHARE,
+  OBJECT,
   OUTPUT,
   readExactSize,
   UNTRUSTED,
@@ -16,7 +17,7 @@ export const measure: Command = defineCommand({
   description: "Calculate how large a new image would be",
   synopsis: [
     "[-O TARGET_FMT] [-o OPTIONS] [--output human|json]",
-    "(--size SIZE | [-f FMT] [-U] [--untrusted] FILENAME)",
+    "(--size SIZE | [-f FMT] [-U] [--object OBJECT] [--untrusted] FILENAME)",
   ],
   options: {
     targetFormat: {
@@ -46,6 +47,7 @@ export const measure: Command = defineCommand({
       parse: (text: string) => readExactSize("image size", text),
     },
     forceShare: FORCE_SHARE,
+    objects: OBJECT,
     untrusted: UNTRUSTED,
   },
   operands: [{ name: "FILENAME", help: ["image whose content the new one would get"] }],

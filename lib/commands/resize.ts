@@ -3,7 +3,7 @@ import type { Preallocation } from "../block/node.ts";
 import { OptionSet } from "../block/options.ts";
 import { resizeImage } from "../ops/resize.ts";
 import { type Command, CommandError, defineCommand, UsageError } from "./_command.ts";
-import { environmentOf, FORMAT, QUIET, UNTRUSTED } from "./_options.ts";
+import { environmentOf, FORMAT, OBJECT, QUIET, UNTRUSTED } from "./_options.ts";
 
 const PREALLOCATIONS: readonly Preallocation[] = ["off", "metadata", "falloc", "full"];
 
@@ -12,7 +12,7 @@ export const resize: Command = defineCommand({
   name: "resize",
   description: "Change the virtual size of an image",
   synopsis: [
-    "[-f FMT] [--preallocation PREALLOC] [--shrink] [-q] [--untrusted]",
+    "[-f FMT] [--preallocation PREALLOC] [--shrink] [-q] [--object OBJECT] [--untrusted]",
     "FILENAME [+-]SIZE",
   ],
   options: {
@@ -32,6 +32,7 @@ export const resize: Command = defineCommand({
       long: ["shrink"],
       help: ["allow to make the image smaller; what lies beyond its new end is lost"],
     },
+    objects: OBJECT,
     untrusted: UNTRUSTED,
   },
   operands: [
