@@ -160,7 +160,7 @@ function readBitmaps(
 }
 
 /** The extension area of a header, end marker included, in the order of section 2. */
-export function encodeExtensions(header: Qcow2Header): Uint8Array {
+export function encodeExtensions(header: Qcow2Header, featureNames = true): Uint8Array {
   const extensions: [type: number, data: Uint8Array][] = [];
   const clusterSize = 2 ** header.clusterBits;
   if (header.backingFormat !== undefined) {
@@ -174,7 +174,7 @@ export function encodeExtensions(header: Qcow2Header): Uint8Array {
     const { offset, length } = header.cryptoHeader;
     extensions.push([Extension.cryptoHeader, words(BigInt(offset), BigInt(length))]);
   }
-  if (header.version >= 3 && clusterSize > 4096) {
+  if (featureNames && header.version >= 3 && clusterSize > 4096) {
     extensions.push([Extension.featureNames, featureNameTable()]);
   }
   if (header.bitmaps !== undefined && header.bitmaps.count > 0) {

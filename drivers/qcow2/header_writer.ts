@@ -1,8 +1,10 @@
 import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import { HEADER_LENGTH_V2, HEADER_LENGTH_V3, MAGIC } from "./_layout.ts";
+import { readPadded } from "./_read.ts";
 import { encodeExtensions } from "./extensions.ts";
 import { encodeName, type Qcow2Header } from "./header.ts";
+import { planHeaderRewrite } from "./header_rewrite.ts";
 
 /** Bytes of the magic, the header's first field. */
 const MAGIC_LENGTH = 4;
@@ -13,6 +15,16 @@ export interface HeaderOwner {
   readonly file: BlockNode;
   /** The header. */
   readonly header: Qcow2Header;
+  /** Flushes the file; absent where `file.flush()` does. */
+  barrier?(): Promise<void>;
+}
+
+/** Where {@linkcode encodeHeader} puts what has a choice. */
+export interface HeaderLayout {
+  /** Whether the feature name table, which nobody needs, is among the extensions; default true. */
+  readonly featureNames?: boolean;
+  /** Where the backing file name lies in the cluster, bytes; default: right behind the extensions. */
+  readonly nameOffset?: number;
 }
 
 /**
@@ -21,7 +33,10 @@ export interface HeaderOwner {
  *
  * @throws {ImageError} `ENOSPC` if it does not fit into one cluster.
  */
-export function encodeHeader(header: Qcow2Header): Uint8Array<ArrayBuffer> {
+export function encodeHeader(
+  header: Qcow2Header,
+  layout: HeaderLayout = {},
+): Uint8Array<ArrayBuffer> {
   const cluster = new Uint8Array(2 ** header.clusterBits);
   const view = new DataView(cluster.buffer);
   const v3 = header.version >= 3;
@@ -48,9 +63,11 @@ export function encodeHeader(header: Qcow2Header): Uint8Array<ArrayBuffer> {
     cluster.set(header.unknownFields, HEADER_LENGTH_V3);
   }
   const name = encodeName(header, header.backingFile);
-  const extensions = encodeExtensions(header);
-  const nameOffset = length + extensions.length;
-  if (nameOffset + name.length > cluster.length) throw noRoom();
+  const extensions = encodeExtensions(header, layout.featureNames);
+  const nameOffset = layout.nameOffset ?? length + extensions.length;
+  if (length + extensions.length > cluster.length || nameOffset + name.length > cluster.length) {
+    throw noRoom();
+  }
   cluster.set(extensions, length);
   if (name.length > 0) {
     view.setBigUint64(8, BigInt(nameOffset));
@@ -65,12 +82,23 @@ function noRoom(): ImageError {
 }
 
 /**
- * Writes the whole of cluster 0 in one request. Does not flush.
+ * Brings the header into cluster 0: sector by sector what has changed, in the
+ * order that `header_rewrite.ts` explains, so that a crash leaves the old
+ * header or the new one. Whoever needs it on the disk flushes afterwards.
  *
  * @throws {ImageError} `ENOSPC` if it does not fit; nothing is written then.
  */
 export async function writeHeader(image: HeaderOwner): Promise<void> {
-  await image.file.write(0, encodeHeader(image.header));
+  const { file, header } = image;
+  // Whether it fits is known before anything else is done.
+  const wanted = encodeHeader(header);
+  const present = new Uint8Array(wanted.length);
+  await readPadded(file, 0, present);
+  const moved = (nameOffset: number) => encodeHeader(header, { featureNames: false, nameOffset });
+  for (const [index, step] of planHeaderRewrite(present, wanted, moved).entries()) {
+    if (index > 0) await (image.barrier?.() ?? file.flush());
+    for (const { offset, bytes } of step) await file.write(offset, bytes);
+  }
 }
 
 /**

@@ -115,14 +115,14 @@ Deno.test("encodeHeader() finds no room for a name of 377 bytes in 512", () => {
   assertEquals([error.errno, error.message], ["ENOSPC", "No space left on device"]);
 });
 
-Deno.test("updateFeatures() flushes, rewrites the header and flushes", async () => {
+Deno.test("updateFeatures() flushes, rewrites the sector that changes and flushes", async () => {
   const file = new MemoryNode({ bytes: encodeHeader(header({ incompatible: 1n })) });
   const owner = { file, header: await readHeader(file, context()) };
   file.logging = true;
   await updateFeatures(owner, { set: Incompatible.corrupt, clear: Incompatible.dirty });
   assertEquals(file.log.map(({ kind, length }) => [kind, length]), [
     ["flush", 0],
-    ["write", 4096],
+    ["write", 512],
     ["flush", 0],
   ]);
   assertEquals((await readHeader(file.copy(), context())).incompatible, 2n);
