@@ -6,7 +6,7 @@
  */
 import type { BitmapInfo } from "../../lib/block/capabilities.ts";
 import { ImageError } from "../../lib/block/error.ts";
-import { MAX_FILE_LENGTH, UNTRUSTED } from "./_layout.ts";
+import { MAX_BITMAP_DIRECTORY_BYTES, MAX_BITMAPS, MAX_FILE_LENGTH, UNTRUSTED } from "./_layout.ts";
 import { readPadded } from "./_read.ts";
 import type { ImageFacts } from "./image.ts";
 import { EntryTable } from "./table.ts";
@@ -18,21 +18,27 @@ export const BitmapFlag = { inUse: 1, auto: 2 } as const;
 const FIXED = 24;
 const TYPE_DIRTY_TRACKING = 1;
 const MAX_NAME = 1023;
+const MIN_GRANULARITY_BITS = 9;
+const MAX_GRANULARITY_BITS = 31;
 /** Largest bitmap, bytes in the file. */
 const MAX_BITMAP_BYTES = 512 * 1024 * 1024;
 /** How much of a table is looked at in one go, bytes. */
 const STEP = 1024 * 1024;
 
-/** An entry of the bitmap directory. */
-export interface DirectoryEntry {
-  /** Name. */
-  readonly name: string;
-  /** The name as stored; need not be UTF-8. */
-  readonly nameBytes: Uint8Array;
+/** Where the bits of a bitmap are found. */
+export interface BitmapTable {
   /** Where the bitmap's table lies, bytes. */
   readonly tableOffset: number;
   /** Entries of the table. */
   readonly tableEntries: number;
+}
+
+/** An entry of the bitmap directory. */
+export interface DirectoryEntry extends BitmapTable {
+  /** Name. */
+  readonly name: string;
+  /** The name as stored; need not be UTF-8. */
+  readonly nameBytes: Uint8Array;
   /** Bits of `BitmapFlag`. */
   readonly flags: number;
   /** log2 of the bytes of the disk for a bit, 9 to 31. */
@@ -42,9 +48,19 @@ export interface DirectoryEntry {
 /** What users see of an entry. */
 export function bitmapInfo(entry: DirectoryEntry): BitmapInfo {
   const flags: string[] = [];
-  if ((entry.flags & BitmapFlag.inUse) !== 0) flags.push("in-use");
-  if ((entry.flags & BitmapFlag.auto) !== 0) flags.push("auto");
-  return { name: entry.name, granularity: 2 ** entry.granularityBits, flags };
+  const inUse = (entry.flags & BitmapFlag.inUse) !== 0;
+  const auto = (entry.flags & BitmapFlag.auto) !== 0;
+  if (inUse) flags.push("in-use");
+  if (auto) flags.push("auto");
+  const granularity = 2 ** entry.granularityBits;
+  return { name: entry.name, granularity, flags, enabled: auto && !inUse, consistent: !inUse };
+}
+
+/** Bytes of a directory with bitmaps of these names. */
+export function directorySize(nameLengths: Iterable<number>): number {
+  let size = 0;
+  for (const length of nameLengths) size += Math.ceil((FIXED + length) / 8) * 8;
+  return size;
 }
 
 /** Clusters that the bits of a disk of `size` bytes take: whole 64-bit words, whole clusters. */
@@ -55,6 +71,41 @@ export function bitmapTableEntries(
 ): number {
   const bits = Math.ceil(size / 2 ** granularityBits);
   return Math.ceil(Math.ceil(bits / 64) * 8 / image.geometry.clusterSize);
+}
+
+/**
+ * Makes sure that a bitmap can be stored beside others.
+ *
+ * @throws {ImageError} with the reference's text.
+ */
+export function assertStorable(
+  image: ImageFacts,
+  { nameBytes, granularityBits }: Pick<DirectoryEntry, "nameBytes" | "granularityBits">,
+  others: readonly Pick<DirectoryEntry, "nameBytes">[],
+): void {
+  const refuse = (message: string) =>
+    new ImageError(message, { errno: "EINVAL", file: image.context.filename, field: "bitmap" });
+  const { size } = image.header;
+  // Beyond these bounds an image with the bitmap could not be opened again.
+  if (size === 0) throw refuse("The disk is empty");
+  if (granularityBits > MAX_GRANULARITY_BITS) {
+    throw refuse(`Granularity exceeds maximum (${2 ** MAX_GRANULARITY_BITS} bytes)`);
+  }
+  const bytes = Math.ceil(size / 2 ** granularityBits / 8);
+  const stored = bitmapTableEntries(image, size, granularityBits) * image.geometry.clusterSize;
+  if (bytes > MAX_BITMAP_BYTES || stored > MAX_BITMAP_BYTES) {
+    throw refuse("Too much space will be occupied by the bitmap. Use larger granularity");
+  }
+  if (nameBytes.length > MAX_NAME) {
+    throw refuse(`Name length exceeds maximum (${MAX_NAME} characters)`);
+  }
+  if (others.length >= MAX_BITMAPS) {
+    throw refuse("Maximum number of persistent bitmaps is already reached");
+  }
+  const lengths = [...others, { nameBytes }].map(({ nameBytes }) => nameBytes.length);
+  if (directorySize(lengths) > MAX_BITMAP_DIRECTORY_BYTES) {
+    throw refuse("Not enough space in the bitmap directory");
+  }
 }
 
 /**
@@ -113,8 +164,10 @@ export async function readDirectory(image: ImageFacts): Promise<DirectoryEntry[]
   const names = new Set<string>();
   for (const entry of entries) {
     await checkTable(image, entry);
-    if (names.has(entry.name)) throw refuse(`Bitmap already exists: ${entry.name}`);
-    names.add(entry.name);
+    // Names that are not UTF-8 may be different and show as the same text.
+    const key = entry.nameBytes.join();
+    if (names.has(key)) throw refuse(`Bitmap already exists: ${entry.name}`);
+    names.add(key);
   }
   return entries;
 }
@@ -128,7 +181,7 @@ function isSane(image: ImageFacts, entry: DirectoryEntry, type: number): boolean
     tableOffset + tableEntries * 8 < MAX_FILE_LENGTH &&
     bytes <= MAX_BITMAP_BYTES &&
     !(image.context.untrusted && tableEntries > UNTRUSTED.bitmapTableEntries) &&
-    granularityBits >= 9 && granularityBits <= 31 &&
+    granularityBits >= MIN_GRANULARITY_BITS && granularityBits <= MAX_GRANULARITY_BITS &&
     (flags & ~(BitmapFlag.inUse | BitmapFlag.auto)) === 0 &&
     entry.nameBytes.length > 0 && entry.nameBytes.length <= MAX_NAME &&
     type === TYPE_DIRTY_TRACKING &&
@@ -151,14 +204,8 @@ async function checkTable(image: ImageFacts, entry: DirectoryEntry): Promise<voi
     const part = piece.subarray(0, Math.min(piece.length, total - done));
     await readPadded(image.file, entry.tableOffset + done, part);
     const table = new EntryTable(part);
-    for (let i = 0; i < table.length; i++) {
-      const [high, low] = [table.high(i), table.low(i)];
-      const offset = table.offset(i);
-      const reserved = (high & 0xff000000) !== 0 || (low & 0x1fe) !== 0;
-      const allOnes = (low & 1) !== 0;
-      if (reserved || (offset !== 0 && (allOnes || offset % clusterSize !== 0))) {
-        throw refuse(`bitmap_table table from image for bitmap '${entry.name}'`);
-      }
+    if (!isSound(table, clusterSize)) {
+      throw refuse(`bitmap_table table from image for bitmap '${entry.name}'`);
     }
   }
   if (
@@ -166,10 +213,22 @@ async function checkTable(image: ImageFacts, entry: DirectoryEntry): Promise<voi
   ) throw refuse(`bitmap '${entry.name}' from image`);
 }
 
+/** Whether all entries of a bitmap's table are such as the format knows. */
+export function isSound(table: EntryTable, clusterSize: number): boolean {
+  for (let i = 0; i < table.length; i++) {
+    const [high, low] = [table.high(i), table.low(i)];
+    const offset = table.offset(i);
+    const reserved = (high & 0xff000000) !== 0 || (low & 0x1fe) !== 0;
+    const allOnes = (low & 1) !== 0;
+    if (reserved || (offset !== 0 && (allOnes || offset % clusterSize !== 0))) return false;
+  }
+  return true;
+}
+
 /** The directory's bytes. */
 export function encodeDirectory(entries: readonly DirectoryEntry[]): Uint8Array<ArrayBuffer> {
-  const sizeOf = (entry: DirectoryEntry) => Math.ceil((FIXED + entry.nameBytes.length) / 8) * 8;
-  const bytes = new Uint8Array(entries.reduce((sum, entry) => sum + sizeOf(entry), 0));
+  const lengthOf = ({ nameBytes }: DirectoryEntry) => nameBytes.length;
+  const bytes = new Uint8Array(directorySize(entries.map(lengthOf)));
   const view = new DataView(bytes.buffer);
   let at = 0;
   for (const entry of entries) {
@@ -180,7 +239,7 @@ export function encodeDirectory(entries: readonly DirectoryEntry[]): Uint8Array<
     view.setUint8(at + 17, entry.granularityBits);
     view.setUint16(at + 18, entry.nameBytes.length);
     bytes.set(entry.nameBytes, at + FIXED);
-    at += sizeOf(entry);
+    at += directorySize([entry.nameBytes.length]);
   }
   return bytes;
 }

@@ -5,33 +5,57 @@
  *
  * @module
  */
-import type { BitmapInfo, BitmapStore } from "../../lib/block/capabilities.ts";
+import { findBitmap, requireConsistent } from "../../lib/block/bitmap.ts";
+import type { BitmapInfo, BitmapStore, NewBitmap } from "../../lib/block/capabilities.ts";
 import { ImageError } from "../../lib/block/error.ts";
-import { isZero } from "../../lib/bytes/zero_scan.ts";
 import { Autoclear } from "./_layout.ts";
 import { readPadded } from "./_read.ts";
 import {
+  assertStorable,
   BitmapFlag,
   bitmapInfo,
-  bitmapTableEntries,
+  type BitmapTable,
   type DirectoryEntry,
   encodeDirectory,
+  isSound,
   readDirectory,
 } from "./bitmap_directory.ts";
-import { writeHeader } from "./header_writer.ts";
-import type { Qcow2Image } from "./image.ts";
+import { DirtyBitmap } from "./dirty_bitmap.ts";
+import { encodeHeader, writeHeader } from "./header_writer.ts";
+import type { HostRange, Qcow2Image } from "./image.ts";
 import { EntryTable } from "./table.ts";
+
+/** One of an image's bitmaps. */
+interface Member {
+  /** Its directory entry, but for what the next storing changes. */
+  readonly entry: DirectoryEntry;
+  /** The directory on disk has it. */
+  readonly stored: boolean;
+  /** Its bits; `undefined` if it was in use when the image was opened. */
+  readonly bits: DirtyBitmap | undefined;
+}
 
 /** The bitmaps of an open image. */
 export class Bitmaps implements BitmapStore {
   readonly #image: Qcow2Image;
-  #entries: DirectoryEntry[];
-  /** Those that will be stored at close, by name; empty unless the image is open for writing. */
-  readonly #live = new Map<string, LiveBitmap>();
+  readonly #writable: boolean;
+  /** In the order of the directory that the next storing writes. */
+  #members: Member[];
+  /** They were stored, or that failed: nothing can be done to them any more. */
+  #closed = false;
 
-  private constructor(image: Qcow2Image, entries: DirectoryEntry[]) {
+  private constructor(image: Qcow2Image, entries: readonly DirectoryEntry[]) {
     this.#image = image;
-    this.#entries = entries;
+    this.#writable = image.context.mode.writable && !image.file.readOnly;
+    this.#members = entries.map((entry) => ({
+      entry,
+      stored: true,
+      bits: (entry.flags & BitmapFlag.inUse) !== 0 ? undefined : new DirtyBitmap(image, {
+        granularityBits: entry.granularityBits,
+        enabled: (entry.flags & BitmapFlag.auto) !== 0,
+        stored: entry,
+      }),
+    }));
   }
 
   /**
@@ -42,27 +66,100 @@ export class Bitmaps implements BitmapStore {
    * @throws {ImageError} for bitmaps that break a rule.
    */
   static async load(image: Qcow2Image): Promise<Bitmaps> {
-    const entries = await readDirectory(image);
-    const bitmaps = new Bitmaps(image, entries);
-    if (image.context.mode.writable && !image.file.readOnly) await bitmaps.#take();
+    const bitmaps = new Bitmaps(image, await readDirectory(image));
+    if (bitmaps.tookOver) await bitmaps.#take();
     return bitmaps;
   }
 
   /** Whether the opening wrote to the header and the directory. */
   get tookOver(): boolean {
-    return this.#live.size > 0;
+    return this.#writable && this.#members.some(({ bits, stored }) => stored && bits !== undefined);
   }
 
   /** All, in directory order. */
   list(): readonly BitmapInfo[] {
-    return this.#entries.map(bitmapInfo);
+    return this.#members.map(({ entry, bits }) => {
+      if (bits === undefined) return bitmapInfo(entry);
+      const auto = bits.enabled ? BitmapFlag.auto : 0;
+      const inUse = this.#writable && !this.#closed ? BitmapFlag.inUse : 0;
+      const flags = auto | inUse;
+      return { ...bitmapInfo({ ...entry, flags }), enabled: bits.enabled, consistent: true };
+    });
   }
 
   /** Records that the guest changed a range of the disk. */
   record(offset: number, length: number): void {
-    for (const bitmap of this.#live.values()) {
-      if (bitmap.enabled) bitmap.record(offset, length);
+    for (const { bits } of this.#members) {
+      if (bits?.enabled) bits.mark(offset, length);
     }
+  }
+
+  /** Calls `visit` for every run of dirty bytes of the disk, in order. */
+  async visitDirty(
+    name: string,
+    visit: (offset: number, length: number) => void,
+  ): Promise<void> {
+    await this.#usable(name).visit(visit);
+  }
+
+  /**
+   * Adds a bitmap that is stored when the image is closed.
+   *
+   * @throws {ImageError} for a name that is taken, and for what cannot be stored.
+   */
+  add({ name, granularity, enabled }: NewBitmap): void {
+    if (this.#members.some(({ entry }) => entry.name === name)) {
+      throw new ImageError(`Bitmap already exists: ${name}`, { errno: "EEXIST", field: name });
+    }
+    const granularityBits = Math.log2(granularity);
+    const nameBytes = new TextEncoder().encode(name);
+    try {
+      assertStorable(
+        this.#image,
+        { nameBytes, granularityBits },
+        this.#members.map(({ entry }) => entry),
+      );
+    } catch (error) {
+      const { filename } = this.#image.context;
+      throw ImageError.from(error)
+        .prefixed(`Can't make bitmap '${name}' persistent in '${filename}': `);
+    }
+    const entry = { name, nameBytes, tableOffset: 0, tableEntries: 0, flags: 0, granularityBits };
+    const bits = new DirtyBitmap(this.#image, { granularityBits, enabled });
+    // The reference has the newest first among those that no directory has yet.
+    const at = this.#members.findIndex(({ stored }) => !stored);
+    this.#members.splice(at < 0 ? this.#members.length : at, 0, { entry, stored: false, bits });
+  }
+
+  /** Removes a bitmap from the directory, then frees its clusters. */
+  async remove(name: string): Promise<void> {
+    await this.#image.lock.run(async () => {
+      findBitmap(this, name);
+      const gone = this.#members.find(({ entry }) => entry.name === name)!;
+      const left = this.#members.filter((member) => member !== gone);
+      if (gone.stored) {
+        await this.#replaceDirectory(
+          left.filter(({ stored }) => stored).map(({ entry }) => entry),
+        );
+      }
+      this.#members = left;
+      if (gone.stored) await freeBitmap(this.#image, gone.entry);
+    });
+  }
+
+  /** Makes everything clean. */
+  clear(name: string): void {
+    this.#usable(name).clear();
+  }
+
+  /** Makes a bitmap follow the guest's writes, or not. */
+  setEnabled(name: string, enabled: boolean): void {
+    this.#usable(name).enabled = enabled;
+  }
+
+  /** Makes a range of the disk dirty, bytes. */
+  mark(name: string, offset: number, length: number): void {
+    this.#usable(name).mark(offset, length);
   }
 
   /**
@@ -71,73 +168,113 @@ export class Bitmaps implements BitmapStore {
    * @throws {ImageError} if a bitmap was not closed properly by an earlier user.
    */
   assertResizable(): void {
-    for (const entry of this.#entries) {
-      if (this.#live.has(entry.name)) continue;
-      throw new ImageError(`Bitmap '${entry.name}' is inconsistent and cannot be used`, {
-        errno: "ENOTSUP",
-        file: this.#image.context.filename,
-        field: `bitmap '${entry.name}'`,
-        hint: "Try block-dirty-bitmap-remove to delete this bitmap from disk",
-      });
-    }
+    for (const info of this.list()) requireConsistent(info);
   }
 
   /** Adapts the bitmaps to a new size of the disk in bytes; what is new is clean. */
   resize(size: number): void {
-    for (const bitmap of this.#live.values()) bitmap.resize(size);
+    for (const { bits } of this.#members) bits?.resize(size);
   }
 
   /**
    * Stores the bitmaps in new clusters, writes a new directory that says that
    * they are complete, then frees what they took before. For closing: the
    * image's bitmaps are not followed any more afterwards.
+   *
+   * On failure the file still says that they are in use, and what was taken
+   * for the new ones is free again.
    */
   async store(): Promise<void> {
-    if (this.#live.size === 0) return;
+    if (!this.#writable || this.#closed) return;
+    if (this.#members.every(({ bits }) => bits === undefined)) return;
+    this.#closed = true;
+    await this.#image.lock.run(async () => {
+      const replaced = this.#members.filter(({ stored, bits }) => stored && bits !== undefined);
+      const taken: HostRange[] = [];
+      let entries: DirectoryEntry[];
+      try {
+        entries = await this.#storeBits(taken);
+      } catch (error) {
+        await freeRanges(this.#image, taken);
+        throw error;
+      }
+      await this.#replaceDirectory(entries, taken);
+      for (const { entry } of replaced) await freeBitmap(this.#image, entry);
+    });
+  }
+
+  /** Writes the bits to clusters that are added to `taken`; answers with the new directory. */
+  async #storeBits(taken: HostRange[]): Promise<DirectoryEntry[]> {
+    const image = this.#image;
+    const write = async (bytes: Uint8Array) => {
+      const offset = await image.refcounts.allocate(bytes.length);
+      taken.push({ offset, length: bytes.length });
+      await image.overlap.check(offset, bytes.length);
+      await image.file.write(offset, bytes);
+      return offset;
+    };
+    const entries: DirectoryEntry[] = [];
+    for (const { entry, bits } of this.#members) {
+      if (bits === undefined) {
+        entries.push(entry);
+        continue;
+      }
+      let table: BitmapTable;
+      try {
+        table = await bits.store(write);
+      } catch (error) {
+        throw ImageError.from(error).prefixed(`Failed to write bitmap '${entry.name}' to file: `);
+      }
+      entries.push({ ...entry, ...table, flags: bits.enabled ? BitmapFlag.auto : 0 });
+    }
+    return entries;
+  }
+
+  /**
+   * Writes a directory to new clusters and lets the header name it, then frees
+   * the old one. Without entries there is none. If the header cannot be
+   * changed, `taken` is freed too.
+   */
+  async #replaceDirectory(
+    entries: readonly DirectoryEntry[],
+    taken: HostRange[] = [],
+  ): Promise<void> {
     const image = this.#image;
     const { header, refcounts, file } = image;
-    const replaced: DirectoryEntry[] = [];
-    const entries: DirectoryEntry[] = [];
-    for (const entry of this.#entries) {
-      const live = this.#live.get(entry.name);
-      if (live === undefined) {
-        entries.push(entry);
-      } else {
-        replaced.push(entry);
-        entries.push({
-          ...entry,
-          ...await live.store(),
-          flags: live.enabled ? BitmapFlag.auto : 0,
-        });
+    const old = { bitmaps: header.bitmaps, autoclear: header.autoclear };
+    try {
+      header.bitmaps = undefined;
+      header.autoclear &= ~BigInt(Autoclear.bitmaps);
+      if (entries.length > 0) {
+        const directory = encodeDirectory(entries);
+        const directoryOffset = await refcounts.allocate(directory.length);
+        taken.push({ offset: directoryOffset, length: directory.length });
+        await refcounts.flush();
+        await image.overlap.check(directoryOffset, directory.length);
+        await file.write(directoryOffset, directory);
+        await image.barrier();
+        const directorySize = directory.length;
+        header.bitmaps = { count: entries.length, directorySize, directoryOffset };
+        header.autoclear |= BigInt(Autoclear.bitmaps);
       }
+      // If the header has no room for it the file does not know yet, so all can be undone.
+      encodeHeader(header);
+    } catch (error) {
+      Object.assign(header, old);
+      await freeRanges(image, taken);
+      throw ImageError.from(error).prefixed("Failed to update bitmap extension: ");
     }
-
-    const directory = encodeDirectory(entries);
-    const old = header.bitmaps;
-    const offset = await refcounts.allocate(directory.length);
-    await refcounts.flush();
-    await file.write(offset, directory);
-    await image.barrier();
-    header.bitmaps = {
-      count: entries.length,
-      directorySize: directory.length,
-      directoryOffset: offset,
-    };
-    header.autoclear |= BigInt(Autoclear.bitmaps);
     try {
       await writeHeader(image);
       await image.barrier();
     } catch (error) {
-      header.bitmaps = old;
-      throw error;
+      // Nobody knows which of the two the file names now: both keep their clusters.
+      Object.assign(header, old);
+      throw ImageError.from(error).prefixed("Failed to update bitmap extension: ");
     }
-    this.#entries = entries;
-    this.#live.clear();
-
-    if (old !== undefined) {
-      await refcounts.free(old.directoryOffset, old.directorySize, "other");
+    if (old.bitmaps !== undefined) {
+      await refcounts.free(old.bitmaps.directoryOffset, old.bitmaps.directorySize, "other");
     }
-    for (const entry of replaced) await freeBitmap(image, entry);
   }
 
   /**
@@ -147,17 +284,15 @@ export class Bitmaps implements BitmapStore {
   async #take(): Promise<void> {
     const image = this.#image;
     const { header } = image;
-    const consistent = this.#entries.filter(({ flags }) => (flags & BitmapFlag.inUse) === 0);
-    if (consistent.length === 0) return;
     header.autoclear &= ~BigInt(Autoclear.bitmaps);
     await writeHeader(image);
     await image.barrier();
-    this.#entries = this.#entries.map((entry) => ({
-      ...entry,
-      flags: entry.flags | BitmapFlag.inUse,
+    this.#members = this.#members.map((member) => ({
+      ...member,
+      entry: { ...member.entry, flags: member.entry.flags | BitmapFlag.inUse },
     }));
     const { directoryOffset } = header.bitmaps!;
-    const directory = encodeDirectory(this.#entries);
+    const directory = encodeDirectory(this.#members.map(({ entry }) => entry));
     try {
       await image.overlap.check(directoryOffset, directory.length, "bitmap directory");
       await image.file.write(directoryOffset, directory);
@@ -168,143 +303,38 @@ export class Bitmaps implements BitmapStore {
     header.autoclear |= BigInt(Autoclear.bitmaps);
     await writeHeader(image);
     await image.barrier();
-    for (const entry of consistent) this.#live.set(entry.name, new LiveBitmap(image, entry));
+  }
+
+  #usable(name: string): DirtyBitmap {
+    requireConsistent(findBitmap(this, name));
+    return this.#members.find(({ entry }) => entry.name === name)!.bits!;
   }
 }
 
 /**
- * A bitmap that will be stored at close: what the file has, and what was set
- * since. Memory is taken by clusters with new bits only.
+ * Frees a bitmap's clusters, then its table. No directory names them any more,
+ * so what cannot be freed leaks: a table that cannot be read, or has entries
+ * that mean nothing.
  */
-class LiveBitmap {
-  readonly enabled: boolean;
-  readonly #image: Qcow2Image;
-  readonly #entry: DirectoryEntry;
-  /** Bits set since the opening, by cluster of the bitmap. */
-  readonly #marks = new Map<number, Uint8Array>();
-  /** Bytes of the disk for which the stored bits still count. */
-  #storedSize: number;
-  #size: number;
-
-  constructor(image: Qcow2Image, entry: DirectoryEntry) {
-    this.#image = image;
-    this.#entry = entry;
-    this.enabled = (entry.flags & BitmapFlag.auto) !== 0;
-    this.#size = this.#storedSize = image.header.size;
-  }
-
-  record(offset: number, length: number): void {
-    if (length === 0) return;
-    const granularity = 2 ** this.#entry.granularityBits;
-    const bitsPerCluster = this.#image.geometry.clusterSize * 8;
-    const end = Math.floor((offset + length - 1) / granularity) + 1;
-    for (let bit = Math.floor(offset / granularity); bit < end;) {
-      const index = Math.floor(bit / bitsPerCluster);
-      const start = index * bitsPerCluster;
-      const to = Math.min(end, start + bitsPerCluster);
-      setBits(this.#cluster(index), bit - start, to - start);
-      bit = to;
-    }
-  }
-
-  resize(size: number): void {
-    this.#storedSize = Math.min(this.#storedSize, size);
-    this.#size = size;
-    const bits = this.#bitCount(size);
-    const bitsPerCluster = this.#image.geometry.clusterSize * 8;
-    for (const [index, marks] of this.#marks) {
-      const start = index * bitsPerCluster;
-      if (start >= bits) this.#marks.delete(index);
-      else clearBitsFrom(marks, bits - start);
-    }
-  }
-
-  /** Writes bits and table to new clusters. */
-  async store(): Promise<{ tableOffset: number; tableEntries: number }> {
-    const image = this.#image;
-    const { refcounts, file, geometry } = image;
-    const count = bitmapTableEntries(image, this.#size, this.#entry.granularityBits);
-    const old = new EntryTable(new Uint8Array(this.#entry.tableEntries * 8));
-    await readPadded(file, this.#entry.tableOffset, old.bytes);
-    const table = new EntryTable(new Uint8Array(count * 8));
-    for (let index = 0; index < count; index++) {
-      const bits = await this.#load(old, index);
-      if (bits === undefined || isZero(bits)) continue;
-      const offset = await refcounts.allocate(geometry.clusterSize);
-      await image.overlap.check(offset, bits.length);
-      await file.write(offset, bits);
-      table.setOffset(index, offset);
-    }
-    const tableOffset = await refcounts.allocate(table.bytes.length);
-    await image.overlap.check(tableOffset, table.bytes.length);
-    await file.write(tableOffset, table.bytes);
-    return { tableOffset, tableEntries: count };
-  }
-
-  /** A cluster of the bitmap as it is now, `undefined` if it is surely all clean. */
-  async #load(old: EntryTable, index: number): Promise<Uint8Array | undefined> {
-    const { clusterSize } = this.#image.geometry;
-    const marks = this.#marks.get(index);
-    const offset = index < old.length ? old.offset(index) : 0;
-    const allOnes = index < old.length && offset === 0 && (old.low(index) & 1) !== 0;
-    if (offset === 0 && !allOnes) return marks;
-    const bits = new Uint8Array(clusterSize);
-    if (allOnes) bits.fill(0xff);
-    else await readPadded(this.#image.file, offset, bits);
-    clearBitsFrom(bits, this.#bitCount(this.#storedSize) - index * clusterSize * 8);
-    if (marks !== undefined) {
-      for (const [i, byte] of marks.entries()) bits[i]! |= byte;
-    }
-    return bits;
-  }
-
-  #bitCount(size: number): number {
-    return Math.ceil(size / 2 ** this.#entry.granularityBits);
-  }
-
-  #cluster(index: number): Uint8Array {
-    let bits = this.#marks.get(index);
-    if (bits === undefined) {
-      this.#marks.set(index, bits = new Uint8Array(this.#image.geometry.clusterSize));
-    }
-    return bits;
-  }
-}
-
-/** Frees a bitmap's clusters, then its table. */
 async function freeBitmap(image: Qcow2Image, entry: DirectoryEntry): Promise<void> {
-  const { refcounts, geometry } = image;
+  const { refcounts, geometry: { clusterSize }, context } = image;
   const table = new EntryTable(new Uint8Array(entry.tableEntries * 8));
-  await readPadded(image.file, entry.tableOffset, table.bytes);
+  try {
+    await readPadded(image.file, entry.tableOffset, table.bytes);
+    if (!isSound(table, clusterSize)) throw ImageError.fromErrno("EINVAL");
+  } catch (error) {
+    const { message } = ImageError.from(error);
+    context.report(`Could not free the clusters of bitmap '${entry.name}': ${message}`);
+    return;
+  }
   for (let index = 0; index < table.length; index++) {
     const offset = table.offset(index);
-    if (offset !== 0) await refcounts.free(offset, geometry.clusterSize, "always");
+    if (offset !== 0) await refcounts.free(offset, clusterSize, "always");
   }
   await refcounts.free(entry.tableOffset, table.bytes.length, "other");
 }
 
-/** Sets the bits from `start` to before `end`, the low bit of a byte first. */
-function setBits(bytes: Uint8Array, start: number, end: number): void {
-  const [first, last] = [start >>> 3, (end - 1) >>> 3];
-  const head = 0xff << (start & 7) & 0xff;
-  const tail = 0xff >>> (7 - ((end - 1) & 7));
-  if (first === last) {
-    bytes[first]! |= head & tail;
-    return;
-  }
-  bytes[first]! |= head;
-  bytes.fill(0xff, first + 1, last);
-  bytes[last]! |= tail;
-}
-
-/** Clears all bits from bit `start` on; a `start` outside clears all or nothing. */
-function clearBitsFrom(bytes: Uint8Array, start: number): void {
-  if (start >= bytes.length * 8) return;
-  if (start <= 0) {
-    bytes.fill(0);
-    return;
-  }
-  const byte = start >>> 3;
-  bytes[byte]! &= (1 << (start & 7)) - 1;
-  bytes.fill(0, byte + 1);
+/** Gives clusters back that nothing names. */
+async function freeRanges(image: Qcow2Image, ranges: readonly HostRange[]): Promise<void> {
+  for (const { offset, length } of ranges) await image.refcounts.free(offset, length, "always");
 }

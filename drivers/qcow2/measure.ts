@@ -165,8 +165,8 @@ async function visibleExtent(
 function bitmapsSize(source: BlockNode, clusterSize: number): number {
   let total = 0;
   let directory = 0;
-  for (const { name, granularity, flags } of source.bitmaps!.list()) {
-    if (flags.includes("in-use")) continue;
+  for (const { name, granularity, consistent } of source.bitmaps!.list()) {
+    if (!consistent) continue;
     const bytes = Math.ceil(Math.ceil(source.length / granularity) / 8);
     const clusters = Math.ceil(bytes / clusterSize);
     total += clusters * clusterSize + roundUp(clusters * 8, clusterSize);

@@ -39,8 +39,8 @@ export interface Qcow2Parts {
   readonly checker?: Checker;
   /** Internal snapshots. */
   readonly snapshots?: SnapshotStore;
-  /** Bitmaps. */
-  readonly bitmaps?: BitmapStore;
+  /** Bitmaps, or why the image can have none. */
+  readonly bitmaps: BitmapStore | string;
 }
 
 /** The node of an open image. */
@@ -55,6 +55,7 @@ export class Qcow2Node implements BlockNode {
   readonly checker?: Checker;
   readonly snapshots?: SnapshotStore;
   readonly bitmaps?: BitmapStore;
+  readonly withoutBitmaps?: string;
   readonly #image: Qcow2Image;
   readonly #parts: Qcow2Parts;
   #closed = false;
@@ -85,7 +86,8 @@ export class Qcow2Node implements BlockNode {
     }
     if (parts.checker !== undefined) this.checker = parts.checker;
     if (parts.snapshots !== undefined) this.snapshots = parts.snapshots;
-    if (parts.bitmaps !== undefined) this.bitmaps = parts.bitmaps;
+    if (typeof parts.bitmaps === "string") this.withoutBitmaps = parts.bitmaps;
+    else this.bitmaps = parts.bitmaps;
   }
 
   get length(): number {
@@ -198,11 +200,15 @@ export class Qcow2Node implements BlockNode {
     const image = this.#image;
     if (this.readOnly || image.broken) return;
     await abandonAll(image);
-    await this.#parts.beforeClose?.();
-    await image.lock.run(() => writeTables(image));
-    await image.barrier();
-    if (image.hasDataFile) await image.barrier(image.dataFile);
-    await image.lock.run(() => markClean(image));
+    try {
+      await this.#parts.beforeClose?.();
+    } finally {
+      // What the guest wrote counts, whether or not there is room for bitmaps.
+      await image.lock.run(() => writeTables(image));
+      await image.barrier();
+      if (image.hasDataFile) await image.barrier(image.dataFile);
+      await image.lock.run(() => markClean(image));
+    }
   }
 
   async #allocate(

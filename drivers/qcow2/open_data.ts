@@ -15,9 +15,7 @@ import { Snapshots } from "./snapshots.ts";
  */
 export async function openData(file: BlockNode, context: DriverContext): Promise<BlockNode> {
   const { image, bitmaps, encrypt } = await openImage(file, context, repairDirty);
-  if (bitmaps.list().length > 0) {
-    image.guestWrite = (offset, length) => bitmaps.record(offset, length);
-  }
+  image.guestWrite = (offset, length) => bitmaps.record(offset, length);
   return new Qcow2Node(image, {
     details: () => Promise.resolve(imageDetails(image, bitmaps.list(), encrypt)),
     resize: async (length, how) => {
@@ -28,10 +26,12 @@ export async function openData(file: BlockNode, context: DriverContext): Promise
       const { changeBacking } = await import("./create.ts");
       await changeBacking(image, name, format);
     },
-    beforeClose: () => image.lock.run(() => bitmaps.store()),
+    beforeClose: () => bitmaps.store(),
     checker: checkerOf(image),
     snapshots: new Snapshots(image),
-    ...(image.header.version >= 3 ? { bitmaps } : {}),
+    bitmaps: image.header.version >= 3
+      ? bitmaps
+      : "Cannot store dirty bitmaps in qcow2 v2 files",
   });
 }
 

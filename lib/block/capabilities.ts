@@ -112,12 +112,54 @@ export interface BitmapInfo {
   readonly name: string;
   /** Bytes of the disk for a bit. */
   readonly granularity: number;
-  /** `in-use`, `auto`. */
+  /** `in-use`, `auto`: as the file says, or will say. */
   readonly flags: readonly string[];
+  /** It follows what the guest writes. */
+  readonly enabled: boolean;
+  /** It was closed properly by those who had it before. Others can be removed, and nothing else. */
+  readonly consistent: boolean;
 }
 
-/** Persistent dirty bitmaps of an open image. */
+/** A bitmap to be made. */
+export interface NewBitmap {
+  /** Name. */
+  readonly name: string;
+  /** Bytes of the disk for a bit, a power of two from 512 on. */
+  readonly granularity: number;
+  /** It follows what the guest writes from now on. */
+  readonly enabled: boolean;
+}
+
+/**
+ * Persistent dirty bitmaps of an open image. What changes is stored when the
+ * image is closed, except for what is removed: that is gone at once.
+ *
+ * All but `list` throw an `ImageError` for a bitmap that is not there or, with
+ * the exception of `remove`, not consistent.
+ */
 export interface BitmapStore {
   /** All, in directory order. */
   list(): readonly BitmapInfo[];
+  /**
+   * Calls `visit` for every run of dirty bytes of the disk, in order. Absent
+   * where only metadata was opened.
+   */
+  visitDirty?(name: string, visit: (offset: number, length: number) => void): Promise<void>;
+
+  // The rest is there where the image can be written.
+
+  /**
+   * Adds a bitmap in which nothing is dirty.
+   *
+   * @throws {ImageError} for a name that is taken, and for what the format cannot store.
+   */
+  add?(bitmap: NewBitmap): void;
+  /** Removes a bitmap, be it consistent or not, from the file. */
+  remove?(name: string): Promise<void>;
+  /** Makes everything clean. */
+  clear?(name: string): void;
+  /** Makes a bitmap follow the guest's writes, or not. */
+  setEnabled?(name: string, enabled: boolean): void;
+  /** Makes a range of the disk dirty, in bytes; bits that it touches are set. */
+  mark?(name: string, offset: number, length: number): void;
 }

@@ -133,6 +133,8 @@ export interface BlockNode extends AsyncDisposable {
   readonly snapshots?: SnapshotStore;
   /** Persistent dirty bitmaps. */
   readonly bitmaps?: BitmapStore;
+  /** Why this image can have no bitmaps although others of its format can. */
+  readonly withoutBitmaps?: string;
   /** Host space for guest ranges, to be filled by someone else. */
   readonly allocator?: Allocator;
   /** Compressed writes. */

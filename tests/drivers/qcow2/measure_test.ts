@@ -117,8 +117,8 @@ Deno.test("measure with preallocated data counts everything", async () => {
 
 Deno.test("measure has bitmaps where source and target can have them", async () => {
   const list = [
-    { name: "b0", granularity: 65536, flags: ["auto"] },
-    { name: "in use", granularity: 65536, flags: ["in-use"] },
+    { name: "b0", granularity: 65536, flags: ["auto"], enabled: true, consistent: true },
+    { name: "in use", granularity: 65536, flags: ["in-use"], enabled: false, consistent: false },
   ];
   const node = new Source([{ length: 65536, state: "zero" }], null, { list: () => list });
   const with3 = await measureImage(createOptions({}), node);
