@@ -1,0 +1,13 @@
+/** Key material, a header or a choice of algorithms that cannot be used. Callers name the file. */
+export class CryptoError extends Error {
+  /** Tells it from other errors where classes do not. */
+  override readonly name = "CryptoError";
+  /** What is at fault: a field of a header, or an option. */
+  readonly field: string;
+
+  /** With the message for the user; it never holds secret bytes. */
+  constructor(message: string, field: string) {
+    super(message);
+    this.field = field;
+  }
+}
