@@ -58,6 +58,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./measure.ts")).measure,
   },
   {
+    name: "rebase",
+    description: "Change the backing file of an image",
+    load: async () => (await import("./rebase.ts")).rebase,
+  },
+  {
     name: "resize",
     description: "Change the virtual size of an image",
     load: async () => (await import("./resize.ts")).resize,

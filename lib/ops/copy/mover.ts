@@ -17,6 +17,7 @@ import { type DataRun, type JobPiece, PLAIN_CLUSTER, ZERO_CLUSTER } from "./job.
 import { PlainCopier, type PlainOptions } from "./plain.ts";
 import { isReachable, JobFiles, type Piece, readyPiece, type Step } from "./planner.ts";
 import type { Pool } from "./pool.ts";
+import type { PieceCopier } from "./run_copier.ts";
 import type { Place, Source } from "./source.ts";
 import { dataRuns } from "./sparse.ts";
 import { writeError } from "./writer.ts";
@@ -37,6 +38,8 @@ export interface MoverOptions extends PlainOptions {
   readonly outOfOrder: boolean;
   /** Present when the target is compressed. */
   readonly packing?: Packing | undefined;
+  /** Copies what goes through no slot; by default zeros are looked for in it. */
+  readonly copier?: PieceCopier | undefined;
 }
 
 /** A slot that was filled, and what to do with it. */
@@ -63,12 +66,12 @@ class Mover {
   readonly #options: MoverOptions;
   readonly #free: number[];
   readonly #entries: Entry[] = [];
-  readonly #plain: PlainCopier;
+  readonly #plain: PieceCopier;
 
   constructor(options: MoverOptions) {
     this.#options = options;
     this.#free = options.pool.slots.map((_, index) => index);
-    this.#plain = new PlainCopier(options);
+    this.#plain = options.copier ?? new PlainCopier(options);
   }
 
   async run(steps: AsyncIterable<Step>): Promise<void> {

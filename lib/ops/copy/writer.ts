@@ -21,6 +21,8 @@ export interface WriterOptions {
   readonly rate: number;
   /** Ends waiting for the rate. */
   readonly signal?: AbortSignal | undefined;
+  /** Turns a failure into what is thrown; by default {@linkcode writeError}. */
+  readonly failure?: (error: unknown, begin: number) => Error;
 }
 
 /** Writes to a node, not faster than wanted, with the reference's words when it fails. */
@@ -30,13 +32,36 @@ export class Writer {
   readonly #unmap: boolean;
   readonly #skipZeros: boolean;
   readonly #limit: RateLimit | undefined;
+  readonly #failure: (error: unknown, begin: number) => Error;
 
   /** A writer to `target`, which stays the caller's. */
-  constructor(target: BlockNode, { unmap, skipZeros, rate, signal }: WriterOptions) {
+  constructor(
+    target: BlockNode,
+    { unmap, skipZeros, rate, signal, failure = writeError }: WriterOptions,
+  ) {
     this.target = target;
     this.#unmap = unmap;
     this.#skipZeros = skipZeros;
     this.#limit = rate > 0 ? new RateLimit(rate, signal) : undefined;
+    this.#failure = failure;
+  }
+
+  /**
+   * Fills reserved space.
+   *
+   * @throws {ImageError} `error while writing at byte <begin>: …`
+   */
+  async fill(
+    { file, offset }: Allocation,
+    at: number,
+    from: Uint8Array,
+    begin: number,
+  ): Promise<void> {
+    try {
+      await file.write(offset + at, from);
+    } catch (error) {
+      throw this.#failure(error, begin);
+    }
   }
 
   /**
@@ -49,7 +74,7 @@ export class Writer {
     try {
       await this.target.write(offset, from);
     } catch (error) {
-      throw writeError(error, begin);
+      throw this.#failure(error, begin);
     }
   }
 
@@ -65,7 +90,7 @@ export class Writer {
       try {
         await this.target.writeZeroes(offset + at, count, { unmap: this.#unmap });
       } catch (error) {
-        throw writeError(error, begin);
+        throw this.#failure(error, begin);
       }
     }
   }
@@ -85,7 +110,7 @@ export class Writer {
     try {
       await packer.writePacked(offset, packed);
     } catch (error) {
-      throw writeError(error, offset);
+      throw this.#failure(error, offset);
     }
   }
 
@@ -122,7 +147,7 @@ export class Writer {
       if (allocation !== null) await this.#limit?.take(allocation.length);
       return allocation;
     } catch (error) {
-      throw writeError(error, begin);
+      throw this.#failure(error, begin);
     }
   }
 
@@ -135,7 +160,7 @@ export class Writer {
     try {
       await allocation.publish();
     } catch (error) {
-      throw writeError(error, begin);
+      throw this.#failure(error, begin);
     }
   }
 
