@@ -197,7 +197,7 @@ async function runCommand(
     terminal.stdout.write(commandHelp(io.program, command));
     return 0;
   }
-  const { options, operands } = commandLine;
+  const { options, given, operands } = commandLine;
   if (io.restrict !== undefined) {
     const dropped = await io.restrict(command.access(options, operands));
     terminal.restricted = dropped.length > 0;
@@ -206,6 +206,7 @@ async function runCommand(
   return await command.run({
     program: io.program,
     options,
+    given,
     operands,
     signal: signals.signal,
     out: (text) => terminal.stdout.write(text),
@@ -229,11 +230,16 @@ async function runCommand(
   });
 }
 
+/** What stands behind the name of a command. */
+interface CommandLine {
+  readonly options: ParsedOptions<OptionTable>;
+  /** The names of the options as they stand there. */
+  readonly given: readonly string[];
+  readonly operands: readonly string[];
+}
+
 /** The options and operands of a command, or that its help was asked for. */
-function parseCommandLine(
-  command: Command,
-  args: readonly string[],
-): { readonly options: ParsedOptions<OptionTable>; readonly operands: string[] } | "help" {
+function parseCommandLine(command: Command, args: readonly string[]): CommandLine | "help" {
   const names = new Map<OptionSpec, string>();
   const options: Record<string, unknown> = {};
   for (const [name, spec] of Object.entries(command.options)) {
@@ -241,6 +247,7 @@ function parseCommandLine(
     options[name] = spec.value === undefined ? false : undefined;
   }
   const specs: readonly OptionSpec[] = [HELP_OPTION, ...names.keys()];
+  const given: string[] = [];
   const operands: string[] = [];
   const { ordered } = command;
   for (const item of scan(args, specs, { negativeOperand: ordered !== undefined })) {
@@ -254,8 +261,9 @@ function parseCommandLine(
     const { spec, value } = item;
     const name = names.get(spec);
     if (name === undefined) return "help";
+    given.push(name);
     if (value === undefined) options[name] = true;
     else options[name] = spec.parse === undefined ? value : spec.parse(value, options[name]);
   }
-  return { options: options as ParsedOptions<OptionTable>, operands };
+  return { options: options as ParsedOptions<OptionTable>, given, operands };
 }

@@ -97,6 +97,8 @@ export interface CommandContext<T extends OptionTable = OptionTable> {
   readonly program: string;
   /** The options of the command line. */
   readonly options: ParsedOptions<T>;
+  /** The names of the options that the command line has, in its order and as often. */
+  readonly given: readonly (keyof T)[];
   /** The operands, in order. */
   readonly operands: readonly string[];
   /** Aborted when the user interrupts the program. */

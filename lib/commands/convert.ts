@@ -118,6 +118,14 @@ const OPTIONS = {
     short: "n",
     help: ["write to a target that exists"],
   },
+  bitmaps: {
+    long: ["bitmaps"],
+    help: ["copy the dirty bitmaps of SOURCE, too"],
+  },
+  skipBrokenBitmaps: {
+    long: ["skip-broken-bitmaps"],
+    help: ["leave out bitmaps that were not closed properly (with --bitmaps)"],
+  },
   progress: {
     short: "p",
     long: ["progress"],
@@ -137,6 +145,7 @@ export const convert: Command = defineCommand({
     "[-f FMT] [-T CACHE] [-O TARGET_FMT] [-t CACHE] [-o OPTIONS]",
     "[-B BACKING [-F BACKING_FMT]] [-n [--target-is-zero]]",
     "[-c [--compression-level LEVEL]] [-S SIZE] [-r RATE] [-m NUMBER] [-W] [-C]",
+    "[--bitmaps [--skip-broken-bitmaps]]",
     "[--salvage] [-U] [-p] [-q] [--object OBJECT] [--untrusted] SOURCE [SOURCE2 ...] TARGET",
   ],
   options: OPTIONS,
@@ -194,6 +203,8 @@ export const convert: Command = defineCommand({
       quiet,
       copyRange: ctx.options.copyRange,
       forceShare: ctx.options.forceShare,
+      bitmaps: ctx.options.bitmaps,
+      skipBrokenBitmaps: ctx.options.skipBrokenBitmaps,
       onProgress: (fraction, totalBytes) => {
         // The begin is shown once, before anything is opened.
         if (fraction > 0) progress.report(fraction, totalBytes);
@@ -222,6 +233,10 @@ function readSparseSize(text: string): number {
 function refuseContradictions(options: ParsedOptions<typeof OPTIONS>): void {
   // In the order in which the reference finds them.
   const contradictions: readonly (readonly [boolean, string])[] = [
+    [
+      options.skipBrokenBitmaps && !options.bitmaps,
+      "Use of --skip-broken-bitmaps requires --bitmaps",
+    ],
     [
       options.copyRange && options.compress,
       "Cannot enable copy offloading when -c is used",

@@ -14,6 +14,7 @@ import { fileIdentity, filesOf, pathIdentity } from "../graph/identity.ts";
 import { resolveRelative } from "../graph/names.ts";
 import { type ImageReference, openImage } from "../graph/open.ts";
 import { creatableFormat, DEFAULT_FORMAT, protocolOf } from "../graph/registry.ts";
+import { copyBitmaps, requireCopyableBitmaps } from "./copy/bitmaps.ts";
 import { copyImage } from "./copy/copy.ts";
 import type { Progress } from "./progress.ts";
 
@@ -59,6 +60,10 @@ export interface ConvertOptions {
   readonly targetCache?: CacheMode;
   /** `-U`. */
   readonly forceShare?: boolean;
+  /** Copy the persistent dirty bitmaps of the source, of which there must be one (`--bitmaps`). */
+  readonly bitmaps?: boolean;
+  /** Leave out bitmaps that were not closed properly, with a warning (`--skip-broken-bitmaps`). */
+  readonly skipBrokenBitmaps?: boolean;
   /** Called as the copy gets on. */
   readonly onProgress?: Progress;
 }
@@ -106,6 +111,7 @@ async function convertNodes(
   const length = sources.reduce((sum, node) => sum + node.length, 0);
   const plan = await planTarget(length, options);
   const mode = targetMode(options);
+  if (options.bitmaps) requireBitmaps(sources, options);
   refuseSourceAsTarget(sources, plan, options);
   const creation = await create(plan, options, environment);
   try {
@@ -116,6 +122,14 @@ async function convertNodes(
     throw error;
   }
   options.onProgress?.(1);
+}
+
+function requireBitmaps(sources: readonly BlockNode[], options: ConvertOptions): void {
+  const [source, ...others] = sources;
+  if (source === undefined || others.length > 0) {
+    throw invalid("Copying bitmaps only possible with single source", "bitmaps");
+  }
+  requireCopyableBitmaps(source, { skipBroken: options.skipBrokenBitmaps ?? false });
 }
 
 /** Runs `body` and closes the node. An error of `body` counts more than one of the closing. */
@@ -287,6 +301,12 @@ async function fill(
 ): Promise<void> {
   const { compress = false, sparseSize = DEFAULT_SPARSE_SIZE } = options;
   const length = sources.reduce((sum, node) => sum + node.length, 0);
+  if (options.bitmaps && target.bitmaps === undefined) {
+    throw new ImageError(`Format driver '${target.driver}' does not support bitmaps`, {
+      errno: "ENOTSUP",
+      file: options.target,
+    });
+  }
   if (compress && target.packer === undefined) throw uncompressible();
   if (creation === undefined && target.length < length) {
     throw new ImageError("output file is smaller than input file", {
@@ -315,4 +335,8 @@ async function fill(
     copyRange: options.copyRange ?? false,
     onProgress: options.onProgress,
   }, options.quiet ? { ...environment, warn() {} } : environment);
+  if (options.bitmaps) {
+    const skipBroken = options.skipBrokenBitmaps ?? false;
+    await copyBitmaps(sources[0]!, target, { skipBroken }, environment);
+  }
 }
