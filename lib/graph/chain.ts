@@ -65,12 +65,33 @@ export async function extentInFrontOf(
   if (offset >= top.length) return { length: 0, state: "unallocated" };
   for (let image: BlockNode | null = top; image !== null && image !== base;) {
     if (offset >= image.length) return { length, state: "zero" };
-    const extent = await image.extent(offset, withinSpan(image, offset, length));
+    const most = withinSpan(image, offset, length);
+    const extent = await image.extent(offset, most);
     ({ length } = extent);
+    if (extent.state === "data") length = await dataLength(image, extent, offset, most);
     if (extent.state !== "unallocated") return { length, state: extent.state };
     image = image.backing?.node ?? null;
   }
   return { length, state: "unallocated" };
+}
+
+/** How far data go on in one piece: where their file has holes does not matter here. */
+async function dataLength(
+  image: BlockNode,
+  first: Extent,
+  offset: number,
+  most: number,
+): Promise<number> {
+  let { length } = first;
+  if (first.file === undefined || first.offset === undefined) return length;
+  while (length < most) {
+    const next = await image.extent(offset + length, most - length);
+    const isNext = next.state === "data" && next.file === first.file &&
+      next.offset === first.offset + length;
+    if (!isNext) break;
+    length += next.length;
+  }
+  return length;
 }
 
 /** How much of a run the reference would look at in one go. */
