@@ -60,6 +60,14 @@ export { rebaseImage, type RebaseOptions } from "./ops/rebase.ts";
 export { resizeImage, type ResizeOptions } from "./ops/resize.ts";
 export type { Progress } from "./ops/progress.ts";
 export type { ImageReference } from "./graph/open.ts";
+export {
+  applySnapshot,
+  createSnapshot,
+  type CreateSnapshotOptions,
+  deleteSnapshot,
+  listSnapshots,
+  type SnapshotOptions,
+} from "./ops/snapshot.ts";
 export { type Environment, QUIET } from "./graph/environment.ts";
 export { ImageError, type ImageErrorDetails } from "./block/error.ts";
 export { CACHE_MODES, type CacheMode } from "./block/mode.ts";

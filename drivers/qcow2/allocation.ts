@@ -7,13 +7,15 @@ import { type RefcountFormat, refcountFormat } from "./refcount_format.ts";
 import { countFree, countUsed, findFreeRun, lastUsed } from "./refcount_search.ts";
 import { growRefcountTable, nameRefcountTable } from "./refcount_table.ts";
 import { RefcountTable } from "./table.ts";
-import { TableCache } from "./table_cache.ts";
+import { type CachedTable, TableCache } from "./table_cache.ts";
 
 /** Why clusters are freed, which decides what becomes of their bytes (section 6). */
 export type FreeReason = "always" | "snapshot" | "request" | "other" | "never";
 
 /** Memory for refcount blocks, bytes. */
 const CACHE_BYTES = 4 * 1024 * 1024;
+/** Runs of freed clusters that wait for their deallocation at most, where many are freed. */
+const MANY_PLACES = 4096;
 
 /**
  * Refcounts and the allocator (sections 4 and 6). Clusters are given out in
@@ -213,6 +215,34 @@ export class Refcounts {
    *
    * @throws {ImageError} `EFBIG` above the format's limit.
    */
+  /**
+   * Block `index`, whose refcounts the caller changes himself before the next
+   * await (`cache.touch` says so); `undefined` where there is none. Others are
+   * written out when many have changed.
+   */
+  async changeable(index: number): Promise<CachedTable | undefined> {
+    await this.cache.makeRoom();
+    if (await this.block(index) === undefined) return undefined;
+    return this.cache.peek(this.#table.offset(index));
+  }
+
+  /** Says that the refcount of a cluster has become 0. `reason` says what becomes of its bytes. */
+  freed(cluster: number, reason: FreeReason): void {
+    const { geometry: { clusterSize }, l2 } = this.#image;
+    const offset = cluster * clusterSize;
+    this.#next = Math.min(this.#next, cluster);
+    // The cluster may soon hold something else: nothing may go on in it.
+    if (Math.floor(this.#nextByte / clusterSize) === cluster) this.#nextByte = 0;
+    this.cache.forget(offset);
+    l2.forget(offset);
+    this.#released.add(offset, this.passesDiscard(reason));
+  }
+
+  /** Deallocates freed clusters now if they are scattered over so many places that to know them takes memory. */
+  async deallocateIfMany(): Promise<void> {
+    if (this.#released.places > MANY_PLACES) await this.#released.deallocate();
+  }
+
   async growTable(start: number, extra: number, size: "exact" | "generous"): Promise<number> {
     await this.#released.settle(start, Infinity);
     const area = await growRefcountTable(this.#image, { start, extra, size });
@@ -319,7 +349,7 @@ export class Refcounts {
           if (count === 0) freed.push(cluster);
         }
         this.cache.touch(table);
-        for (const gone of freed) this.#freed(gone, reason);
+        for (const gone of freed) this.freed(gone, reason);
         if (!inRange) throw ImageError.fromErrno("EINVAL", { field: "refcount" });
       }
     } catch (error) {
@@ -337,17 +367,6 @@ export class Refcounts {
     } catch {
       // The error that made it necessary is thrown already.
     }
-  }
-
-  #freed(cluster: number, reason: FreeReason): void {
-    const { geometry: { clusterSize }, l2 } = this.#image;
-    const offset = cluster * clusterSize;
-    this.#next = Math.min(this.#next, cluster);
-    // The cluster may soon hold something else: nothing may go on in it.
-    if (Math.floor(this.#nextByte / clusterSize) === cluster) this.#nextByte = 0;
-    this.cache.forget(offset);
-    l2.forget(offset);
-    this.#released.add(offset, this.passesDiscard(reason));
   }
 
   async #assertAligned(index: number, offset: number): Promise<void> {

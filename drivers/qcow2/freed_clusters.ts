@@ -19,6 +19,11 @@ export class FreedClusters {
     this.#image = image;
   }
 
+  /** Ranges that wait for their deallocation. */
+  get places(): number {
+    return this.#discards.length;
+  }
+
   /** Adds the cluster at a host offset. */
   add(offset: number, deallocate: boolean): void {
     const { l2, geometry: { clusterSize } } = this.#image;

@@ -106,6 +106,8 @@ export class Qcow2Image implements ImageFacts {
   guestWrite: ((offset: number, length: number) => void) | undefined;
   /** Whether more clusters are in use than the file has space for; `undefined` until somebody asks. */
   reservedSpace: Promise<boolean> | boolean | undefined;
+  /** Refcounts and COPIED flags were left half changed by a failure: the image stays marked dirty. */
+  countsInDoubt = false;
   /** Set by a fatal corruption: all further requests fail. */
   broken = false;
   /** A corruption was reported; further ones are not. */

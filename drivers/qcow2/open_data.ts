@@ -6,7 +6,7 @@ import { imageDetails } from "./details.ts";
 import type { Qcow2Image } from "./image.ts";
 import { Qcow2Node } from "./node.ts";
 import { openImage } from "./open.ts";
-import { Snapshots } from "./snapshots.ts";
+import { snapshotStore } from "./snapshot_store.ts";
 
 /**
  * Opens an image for its guest data, for checks and for changes.
@@ -28,7 +28,7 @@ export async function openData(file: BlockNode, context: DriverContext): Promise
     },
     beforeClose: () => bitmaps.store(),
     checker: checkerOf(image),
-    snapshots: new Snapshots(image),
+    snapshots: snapshotStore(image),
     bitmaps: image.header.version >= 3
       ? bitmaps
       : "Cannot store dirty bitmaps in qcow2 v2 files",

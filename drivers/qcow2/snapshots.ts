@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { SnapshotInfo, SnapshotStore } from "../../lib/block/capabilities.ts";
+import type { SnapshotInfo } from "../../lib/block/capabilities.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
@@ -13,6 +13,8 @@ import { readPadded } from "./_read.ts";
 import type { Qcow2Header } from "./header.ts";
 import type { Qcow2Image } from "./image.ts";
 
+/** Where the header says where the table is: entries (4 bytes), offset (8). */
+const HEADER_FIELD = 60;
 /** Bytes of an entry's fixed part. */
 const FIXED = 40;
 /** Bytes of extra data that this driver knows: VM state size, disk size, instruction count. */
@@ -232,6 +234,69 @@ function entrySize(entry: Snapshot): number {
     entry.nameBytes.length;
 }
 
+/** A snapshot table on disk that the header does not name yet. */
+export interface PreparedTable {
+  /** Where it lies, bytes; 0 if it is empty. */
+  readonly offset: number;
+  /** The table. */
+  readonly table: SnapshotTable;
+}
+
+/**
+ * Stores a table beside the one that is used, flushed. On failure nothing is
+ * allocated. The caller holds the image's lock.
+ *
+ * @throws {ImageError} `EFBIG` for a table above 64 MiB.
+ */
+export async function prepareSnapshotTable(
+  image: Qcow2Image,
+  entries: readonly Snapshot[],
+): Promise<PreparedTable> {
+  const { file, refcounts } = image;
+  const bytes = encodeSnapshotTable(entries);
+  if (bytes.length > MAX_SNAPSHOT_TABLE_BYTES) {
+    throw ImageError.fromErrno("EFBIG", {
+      file: image.context.filename,
+      field: "snapshot table",
+    });
+  }
+  const table = { entries: [...entries], size: bytes.length, discarded: 0, extraDropped: 0 };
+  if (bytes.length === 0) return { offset: 0, table };
+  const offset = await refcounts.allocate(bytes.length);
+  try {
+    await refcounts.flush();
+    await image.overlap.check(offset, bytes.length);
+    await file.write(offset, bytes);
+    await image.barrier();
+  } catch (error) {
+    if (!image.broken) await refcounts.free(offset, bytes.length, "always");
+    throw error;
+  }
+  return { offset, table };
+}
+
+/**
+ * Lets the header name a table that was prepared, and frees the one before.
+ * When this fails, nobody knows which of the two it names: both stay allocated.
+ */
+export async function publishSnapshotTable(
+  image: Qcow2Image,
+  { offset, table }: PreparedTable,
+): Promise<void> {
+  const { file, header, refcounts } = image;
+  const pointer = new DataView(new ArrayBuffer(12));
+  pointer.setUint32(0, table.entries.length);
+  pointer.setBigUint64(4, BigInt(offset));
+  await image.barrier();
+  await file.write(HEADER_FIELD, new Uint8Array(pointer.buffer));
+  const old = { offset: header.snapshotsOffset, length: image.snapshots.size };
+  header.snapshotsOffset = offset;
+  header.snapshotCount = table.entries.length;
+  image.snapshots = table;
+  await image.barrier();
+  if (old.length > 0) await refcounts.free(old.offset, old.length, "snapshot");
+}
+
 /**
  * Replaces the table: the new one is complete on disk before the header names
  * it, and only then the old one is freed. The caller holds the image's lock.
@@ -242,41 +307,5 @@ export async function writeSnapshotTable(
   image: Qcow2Image,
   entries: readonly Snapshot[],
 ): Promise<void> {
-  const { file, header, refcounts } = image;
-  const bytes = encodeSnapshotTable(entries);
-  if (bytes.length > MAX_SNAPSHOT_TABLE_BYTES) throw ImageError.fromErrno("EFBIG");
-  let offset = 0;
-  if (bytes.length > 0) {
-    offset = await refcounts.allocate(bytes.length);
-    await refcounts.flush();
-    await image.overlap.check(offset, bytes.length);
-    await file.write(offset, bytes);
-  }
-  await image.barrier();
-  const pointer = new DataView(new ArrayBuffer(12));
-  pointer.setUint32(0, entries.length);
-  pointer.setBigUint64(4, BigInt(offset));
-  await file.write(60, new Uint8Array(pointer.buffer));
-  await image.barrier();
-
-  const old = { offset: header.snapshotsOffset, length: image.snapshots.size };
-  header.snapshotsOffset = offset;
-  header.snapshotCount = entries.length;
-  image.snapshots = { entries: [...entries], size: bytes.length, discarded: 0, extraDropped: 0 };
-  if (old.length > 0) await refcounts.free(old.offset, old.length, "snapshot");
-}
-
-/** The snapshots of an open image. */
-export class Snapshots implements SnapshotStore {
-  readonly #image: Qcow2Image;
-
-  /** The snapshots of `image`, whose table is in memory. */
-  constructor(image: Qcow2Image) {
-    this.#image = image;
-  }
-
-  /** All, in table order. */
-  list(): readonly Snapshot[] {
-    return this.#image.snapshots.entries;
-  }
+  await publishSnapshotTable(image, await prepareSnapshotTable(image, entries));
 }

@@ -102,7 +102,7 @@ export interface SnapshotInfo {
 
 /** Internal snapshots of an open image. */
 export interface SnapshotStore {
-  /** All, in table order. */
+  /** All, in table order. Those that the other members take come from here. */
   list(): readonly SnapshotInfo[];
 }
 
@@ -125,6 +125,36 @@ export interface NewBitmap {
   /** Name. */
   readonly name: string;
   /** Bytes of the disk for a bit, a power of two from 512 on. */
+
+  // The rest is there where the image can do it, as it was opened.
+
+  /**
+   * Makes a snapshot of the disk as it is, with the next id. `date` is in
+   * milliseconds since 1970.
+   *
+   * @throws {ImageError}
+   */
+  create?(name: string, date: number): Promise<void>;
+  /**
+   * Makes the disk what it was when the snapshot was made, its size included.
+   * What it held since is lost unless another snapshot has it.
+   *
+   * @throws {ImageError}
+   */
+  apply?(snapshot: SnapshotInfo): Promise<void>;
+  /**
+   * Removes a snapshot, and what nothing else uses.
+   *
+   * @throws {ImageError}
+   */
+  remove?(snapshot: SnapshotInfo): Promise<void>;
+  /**
+   * Lets the node, which is open for reading, show the snapshot's data. Its
+   * length remains that of the disk as it is.
+   *
+   * @throws {ImageError}
+   */
+  select?(snapshot: SnapshotInfo): Promise<void>;
   readonly granularity: number;
   /** It follows what the guest writes from now on. */
   readonly enabled: boolean;

@@ -68,3 +68,8 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./resize.ts")).resize,
   },
 ];
+  {
+    name: "snapshot",
+    description: "List, make, apply or delete the internal snapshots of an image",
+    load: async () => (await import("./snapshot.ts")).snapshot,
+  },
