@@ -5,30 +5,32 @@
  */
 import { HostError } from "../../io/errno.ts";
 import { type HostFile, openHostFile } from "../../io/host_file.ts";
-import { BatchState, CHUNK_SIZE, type CopyRun, type PartnerFile, READY } from "./job.ts";
+import { BatchState, CHUNK_SIZE, type PartnerFile, READY, type WriteRun } from "./job.ts";
 
-/** Copies batches as they come. */
+/** Writes batches as they come. */
 export class Assistant {
   readonly #states: Int32Array;
+  readonly #buffers: readonly Uint8Array[];
   readonly #files: HostFile[] = [];
-  readonly #buffer = new Uint8Array(CHUNK_SIZE);
 
-  /** Tells in `states` what becomes of batches. */
-  constructor(states: Int32Array) {
+  /** Tells in `states` what becomes of batches, whose bytes are in `buffers`. */
+  constructor(states: Int32Array, buffers: readonly Uint8Array[]) {
     this.#states = states;
+    this.#buffers = buffers;
     Atomics.store(states, READY, 1);
   }
 
   /** Opens the next file. One that cannot be opened fails the batches that need it. */
-  async open({ path, direct, write, sync }: PartnerFile): Promise<void> {
-    this.#files.push(await openHostFile(path, { direct, write, sync }));
+  async open({ path, direct, sync }: PartnerFile): Promise<void> {
+    this.#files.push(await openHostFile(path, { direct, write: true, sync }));
   }
 
-  /** Copies a batch. */
-  copy(batch: number, runs: readonly CopyRun[]): void {
+  /** Writes a batch. */
+  write(batch: number, runs: readonly WriteRun[]): void {
     let state: number = BatchState.failed;
     try {
-      if (runs.every((run) => this.#copyRun(run))) state = BatchState.copied;
+      for (const run of runs) this.#writeRun(this.#buffers[batch]!, run);
+      state = BatchState.written;
     } catch (error) {
       // The other side does it again, and finds the words.
       if (!(error instanceof HostError)) throw error;
@@ -38,15 +40,12 @@ export class Assistant {
     }
   }
 
-  #copyRun({ source, from, target, to, length }: CopyRun): boolean {
-    const [input, output] = [this.#files[source], this.#files[target]];
-    if (input === undefined || output === undefined) return false;
-    for (let at = 0; at < length; at += CHUNK_SIZE) {
-      const chunk = this.#buffer.subarray(0, Math.min(CHUNK_SIZE, length - at));
-      // A file that has become shorter is for the other side to judge.
-      if (input.readAt(from + at, chunk) < chunk.length) return false;
-      output.writeAt(to + at, chunk);
+  #writeRun(bytes: Uint8Array, { at, length, target, to }: WriteRun): void {
+    const file = this.#files[target];
+    if (file === undefined) throw new HostError("EBADF", "write", "");
+    for (let done = 0; done < length; done += CHUNK_SIZE) {
+      const count = Math.min(CHUNK_SIZE, length - done);
+      file.writeAt(to + done, bytes.subarray(at + done, at + done + count));
     }
-    return true;
   }
 }

@@ -11,6 +11,7 @@ import { move, type MoverOptions, type Packing } from "./mover.ts";
 import { Offload } from "./offload.ts";
 import { Pace } from "./pace.ts";
 import { Partner } from "./partner.ts";
+import { batchSize, chunkSize } from "./plain.ts";
 import { measureWork, type PlanOptions, planSteps } from "./planner.ts";
 import { InlinePool, type Pool, threadLimit, WorkerPool } from "./pool.ts";
 import { Source } from "./source.ts";
@@ -78,7 +79,10 @@ export async function copyImage(
   const mayHavePartner = packing === undefined && !options.copyRange && options.rateLimit === 0 &&
     target.allocator !== undefined && threadLimit(requests) > 1 &&
     await hostSize(sources) >= MUCH_PLAIN;
-  let partner = mayHavePartner ? partners.use(new Partner(pace)) : undefined;
+  const sparse = sparseRule(sparseSize, target.limits.requestAlignment);
+  let partner = mayHavePartner
+    ? partners.use(new Partner(pace, batchSize(chunkSize(target, sparse))))
+    : undefined;
   const { data, heavy } = await measureWork(source, planned, pace);
   if (data - heavy < MUCH_PLAIN) {
     partners.dispose();
@@ -95,7 +99,6 @@ export async function copyImage(
     signal: environment.signal,
   });
   using offload = options.copyRange ? new Offload(writer) : undefined;
-  const sparse = sparseRule(sparseSize, target.limits.requestAlignment);
   let done = 0;
   const how: MoverOptions = {
     source,

@@ -165,28 +165,25 @@ export interface SetupMessage {
   readonly slots: readonly Uint8Array[];
 }
 
-/** A file of a partner. */
+/** A file that a partner writes. */
 export interface PartnerFile extends JobFile {
-  /** It is written. */
-  readonly write: boolean;
   /** Every write is followed by a flush. */
   readonly sync: boolean;
 }
 
-/** A run of bytes for a partner to copy. Files are indices in the order in which they were sent. */
-export interface CopyRun {
-  readonly source: number;
-  /** Where in the source, bytes. */
-  readonly from: number;
+/** A run of bytes for a partner to write. Files are indices in the order in which they were sent. */
+export interface WriteRun {
+  /** Where in the batch's buffer, bytes. */
+  readonly at: number;
+  /** Bytes. */
+  readonly length: number;
   readonly target: number;
   /** Where in the target, bytes. */
   readonly to: number;
-  /** Bytes. */
-  readonly length: number;
 }
 
-/** How many batches a partner may have in hand: the one that it is copying, and the next. */
-export const BATCHES = 2;
+/** How many batches there may be: one that is filled, one that is written, and some between them. */
+export const BATCHES = 4;
 
 /** Index of the word that says whether the partner has started, behind the states of the batches. */
 export const READY = BATCHES;
@@ -197,17 +194,17 @@ export const BatchState = {
   none: 0,
   /** The partner has it. */
   taken: 1,
-  /** All is copied. */
-  copied: 2,
+  /** All is written. */
+  written: 2,
   /** Some of it is not. */
   failed: 3,
 } as const;
 
-/** To a worker that is to be a partner: once the states, then files and batches as they turn up. */
+/** To a worker that is to be a partner: once the states and the buffers, then files and batches as they turn up. */
 export type PartnerMessage =
-  | { readonly partner: Int32Array }
+  | { readonly partner: Int32Array; readonly buffers: readonly Uint8Array[] }
   | { readonly file: PartnerFile }
-  | { readonly copy: readonly CopyRun[]; readonly batch: number };
+  | { readonly write: readonly WriteRun[]; readonly batch: number };
 
 /** To a worker. */
 export interface JobMessage {

@@ -1,9 +1,9 @@
 /**
- * Copying plain bytes: read, scan, write, a chunk at a time.
+ * Copying bytes that are not compressed: read, scan, write, a chunk at a time.
  *
  * @module
  */
-import type { BlockNode, LocalFile } from "../../block/node.ts";
+import type { BlockNode } from "../../block/node.ts";
 import type { Allocation } from "../../block/plan.ts";
 import { alignDown } from "../../bytes/align.ts";
 import { BATCHES, CHUNK_SIZE, type DataRun, SLOT_SIZE } from "./job.ts";
@@ -54,55 +54,42 @@ interface Chunk {
   readonly done: number;
 }
 
-/** A chunk in this thread's buffer. */
+/** A chunk that was read. */
 interface Scanned {
   readonly chunk: Chunk;
   readonly bytes: Uint8Array;
   readonly runs: readonly DataRun[];
 }
 
-/** Data that the partner is to copy, before there is space for them. */
-interface Wanted {
-  /** Guest offset. */
-  readonly offset: number;
-  /** Bytes. */
-  readonly length: number;
-  readonly source: LocalFile;
-  /** Where in `source`, bytes. */
-  readonly from: number;
-  /** Where the first piece begins. */
-  readonly begin: number;
-}
-
-/** A run that the partner copies. */
+/** A run that the partner writes. */
 interface Given extends Run {
   readonly allocation: Allocation;
 }
 
-/** Chunks that the partner copies, or will when they are enough. */
+/** Chunks that the partner writes, or will when they are enough. */
 interface Batch {
-  readonly chunks: Chunk[];
-  /** The data of the chunks. */
-  readonly wanted: Wanted[];
-  /** The same with space reserved, once the batch is handed over. */
+  /** The number by which the partner knows it. */
+  readonly number: number;
+  readonly chunks: Scanned[];
+  /** The data of the chunks with space reserved, once the batch is handed over. */
   readonly runs: Given[];
-  /** Bytes of the data. */
+  /** Bytes of its buffer that are in use. */
   size: number;
 }
 
-function emptyBatch(): Batch {
-  return { chunks: [], wanted: [], runs: [], size: 0 };
-}
-
-/** Bytes of a batch: a message costs 60 µs, copying this much half a millisecond. */
+/** Bytes of a batch: a message costs 60 µs, writing this much half a millisecond. */
 const BATCH_SIZE = 1 << 20;
+
+/** Bytes of a batch, where chunks are of `chunk` bytes at most. */
+export function batchSize(chunk: number): number {
+  return Math.max(BATCH_SIZE, chunk);
+}
 
 /**
  * Copies pieces in their order.
  *
- * With a partner this thread still reads and scans everything, because space is reserved in the order of
- * the disk and only for data. Then whoever has less to do writes it: the partner reads it once more, from
- * the page cache and into the cache of its own processor, which costs less than handing the bytes over.
+ * With a partner this thread reads and scans, because space is reserved in the order of the disk and only
+ * for data, and the partner writes. Only while the partner has enough to do this thread writes as well.
  */
 export class PlainCopier {
   readonly #options: PlainOptions;
@@ -111,7 +98,7 @@ export class PlainCopier {
   /** What the partner has in hand, by the numbers of the batches. */
   readonly #taken: (Batch | undefined)[] = Array.from({ length: BATCHES });
   /** What is gathered for the partner. */
-  #gathered: Batch = emptyBatch();
+  #gathered: Batch | undefined;
 
   /** Copies as the options say. */
   constructor(options: PlainOptions) {
@@ -133,7 +120,6 @@ export class PlainCopier {
   /** Ends all that was begun. */
   async settle(): Promise<void> {
     if (this.#options.partner === undefined) return;
-    await this.#endAll();
     await this.#handOver();
     await this.#endAll();
   }
@@ -154,7 +140,7 @@ export class PlainCopier {
       }
     }
     this.#taken.fill(undefined);
-    this.#gathered = emptyBatch();
+    this.#gathered = undefined;
   }
 
   async #copyPlace(place: Place, offset: number, begin: number, done: number): Promise<void> {
@@ -177,30 +163,44 @@ export class PlainCopier {
     }
   }
 
-  /** Copies a chunk, or leaves it to the partner if that has less to do. */
+  /** Copies a chunk, or leaves the writing to the partner if that has less to do. */
   async #push(chunk: Chunk): Promise<void> {
-    const { writer, partner } = this.#options;
-    const { place, offset, length, begin } = chunk;
+    const { partner, writer } = this.#options;
     for (let number = 0; number < BATCHES; number++) {
       if (partner?.outcome(number) !== undefined) await this.#end(number);
     }
-    const { bytes, runs } = await this.#scan(chunk, this.#buffer);
-    if (runs.length === 0 || !isLocal(place) || this.#freeNumber() < 0) {
+    const batch = await this.#batchFor(chunk.length);
+    const buffer = batch === undefined
+      ? this.#buffer
+      : partner!.buffer(batch.number).subarray(batch.size);
+    const scanned = await this.#scan(chunk, buffer);
+    const isEmpty = scanned.runs.length === 0 && writer.skipZeros;
+    if (batch === undefined || isEmpty) {
       // Space is reserved in the order of the disk.
-      if (runs.length > 0) await this.#handOver();
-      await writer.runs(bytes, offset, runs, begin);
-      this.#finish(chunk);
+      if (!isEmpty) await this.#handOver();
+      await this.#write(scanned);
       return;
     }
-    this.#gathered.chunks.push(chunk);
-    let at = 0;
-    for (const run of runs) {
-      if (run.start > at) await writer.hole(offset + at, run.start - at, begin);
-      this.#gather(chunk, place, run);
-      at = run.start + run.length;
+    batch.chunks.push(scanned);
+    batch.size += chunk.length;
+    if (batch.size >= BATCH_SIZE) await this.#handOver();
+  }
+
+  /** What a chunk is gathered in; `undefined` if the partner has enough to do. */
+  async #batchFor(length: number): Promise<Batch | undefined> {
+    const { partner } = this.#options;
+    if (partner === undefined) return undefined;
+    const gathered = this.#gathered;
+    if (gathered !== undefined) {
+      if (gathered.size + length <= partner.buffer(gathered.number).length) return gathered;
+      await this.#handOver();
     }
-    if (at < length) await writer.hole(offset + at, length - at, begin);
-    if (this.#gathered.size >= BATCH_SIZE) await this.#handOver();
+    for (let number = 0; number < BATCHES; number++) {
+      if (this.#taken[number] === undefined && partner.canTake(number)) {
+        return this.#gathered = { number, chunks: [], runs: [], size: 0 };
+      }
+    }
+    return undefined;
   }
 
   async #scan(chunk: Chunk, buffer: Uint8Array): Promise<Scanned> {
@@ -225,63 +225,58 @@ export class PlainCopier {
     await this.#options.source.read(offset, into, begin);
   }
 
-  /** Puts data of a chunk with what is gathered. */
-  #gather({ at, offset, begin }: Chunk, place: LocalPlace, { start, length }: DataRun): void {
-    // Each run by itself, as this thread would write it: where space lies must not depend on who is faster.
-    this.#gathered.wanted.push({
-      offset: offset + start,
-      length,
-      source: place.file.local!,
-      from: place.offset + at + start,
-      begin,
-    });
-    this.#gathered.size += length;
+  async #write({ chunk, bytes, runs }: Scanned): Promise<void> {
+    const { writer, onDone } = this.#options;
+    await writer.runs(bytes, chunk.offset, runs, chunk.begin);
+    if (chunk.done > 0) onDone(chunk.done);
   }
 
-  /** Reserves host space for data that the partner will copy; what cannot be reserved is written here. */
-  async #reserve({ offset, length, source, from, begin }: Wanted): Promise<void> {
-    const { writer } = this.#options;
-    for (let at = 0; at < length;) {
-      const allocation = await writer.allocate(offset + at, length - at, begin);
-      const target = allocation?.file.local;
-      if (allocation === null || target === undefined) {
-        await allocation?.abandon();
-        const bytes = new Uint8Array(length - at);
-        await this.#options.source.read(offset + at, bytes, begin);
-        await writer.data(offset + at, bytes, begin);
-        return;
-      }
-      const { length: reserved, offset: to } = allocation;
-      this.#gathered.runs.push({
-        source,
-        from: from + at,
-        target,
-        to,
-        length: reserved,
-        allocation,
-      });
-      at += reserved;
-    }
-  }
-
-  /** A number that the partner could take a batch by, -1 if it has enough to do. */
-  #freeNumber(): number {
-    const { partner } = this.#options;
-    for (let number = 0; number < BATCHES; number++) {
-      if (this.#taken[number] === undefined && partner?.canTake(number)) return number;
-    }
-    return -1;
-  }
-
-  /** Gives the partner what is gathered. It has a free number: nothing is gathered without one. */
+  /** Gives the partner what is gathered. */
   async #handOver(): Promise<void> {
     const batch = this.#gathered;
-    if (batch.chunks.length === 0) return;
-    for (const wanted of batch.wanted) await this.#reserve(wanted);
-    const number = this.#taken.indexOf(undefined);
-    this.#gathered = emptyBatch();
-    this.#taken[number] = batch;
-    this.#options.partner!.take(number, batch.runs);
+    if (batch === undefined || batch.chunks.length === 0) return;
+    let at = 0;
+    for (const scanned of batch.chunks) {
+      await this.#reserve(batch, scanned, at);
+      at += scanned.bytes.length;
+    }
+    this.#gathered = undefined;
+    this.#taken[batch.number] = batch;
+    this.#options.partner!.take(batch.number, batch.runs);
+  }
+
+  /** Reserves host space for the data of a chunk, which lies in its batch's buffer from `from` on. */
+  async #reserve(
+    { runs: given }: Batch,
+    { chunk, bytes, runs }: Scanned,
+    from: number,
+  ): Promise<void> {
+    const { writer } = this.#options;
+    const { offset, begin } = chunk;
+    let hole = 0;
+    // Each run by itself, as this thread would write it: where space lies must not depend on who is faster.
+    for (const { start, length } of runs) {
+      if (start > hole) await writer.hole(offset + hole, start - hole, begin);
+      hole = start + length;
+      for (let at = start; at < hole;) {
+        const allocation = await writer.allocate(offset + at, hole - at, begin);
+        const target = allocation?.file.local;
+        if (allocation === null || target === undefined) {
+          await allocation?.abandon();
+          await writer.data(offset + at, bytes.subarray(at, hole), begin);
+          break;
+        }
+        given.push({
+          at: from + at,
+          target,
+          to: allocation.offset,
+          length: allocation.length,
+          allocation,
+        });
+        at += allocation.length;
+      }
+    }
+    if (hole < bytes.length) await writer.hole(offset + hole, bytes.length - hole, begin);
   }
 
   /** Waits for all that the partner has. */
@@ -293,42 +288,23 @@ export class PlainCopier {
     }
   }
 
-  /** Makes reachable what the partner has copied, and copies what it could not. */
+  /** Makes reachable what the partner has written, and writes what it could not. */
   async #end(number: number): Promise<void> {
     const batch = this.#taken[number];
     if (batch === undefined) return;
-    const { writer } = this.#options;
+    const { writer, onDone } = this.#options;
     const partner = this.#options.partner!;
-    const isCopied = partner.outcome(number) === true;
-    if (isCopied) {
-      // What was published is no longer there to be given back.
-      for (let run = batch.runs.shift(); run !== undefined; run = batch.runs.shift()) {
-        await writer.publish(run.allocation, batch.chunks[0]!.begin);
-      }
-    } else {
-      for (let run = batch.runs.shift(); run !== undefined; run = batch.runs.shift()) {
-        await run.allocation.abandon();
-      }
+    const isWritten = partner.outcome(number) === true;
+    // What was published or abandoned is no longer there to be given back.
+    for (let run = batch.runs.shift(); run !== undefined; run = batch.runs.shift()) {
+      if (isWritten) await writer.publish(run.allocation, batch.chunks[0]!.chunk.begin);
+      else await run.allocation.abandon();
+    }
+    for (const scanned of batch.chunks) {
+      if (!isWritten) await this.#write(scanned);
+      else if (scanned.chunk.done > 0) onDone(scanned.chunk.done);
     }
     this.#taken[number] = undefined;
     partner.forget(number);
-    for (const chunk of batch.chunks) {
-      if (!isCopied) {
-        const { bytes, runs } = await this.#scan(chunk, new Uint8Array(chunk.length));
-        await writer.runs(bytes, chunk.offset, runs, chunk.begin);
-      }
-      this.#finish(chunk);
-    }
   }
-
-  #finish({ done }: Chunk): void {
-    if (done > 0) this.#options.onDone(done);
-  }
-}
-
-/** Plain bytes in a file that other threads can open. */
-type LocalPlace = Extract<Place, { kind: "plain" }>;
-
-function isLocal(place: Place): place is LocalPlace {
-  return place.kind === "plain" && place.file.local !== undefined;
 }

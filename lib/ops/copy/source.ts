@@ -223,6 +223,9 @@ async function chainExtent(
   topOnly: boolean,
 ): Promise<ChainExtent> {
   for (let node = top;;) {
+    const { statusSpan } = node.limits;
+    // The reference copies what it has looked at in one go, which its progress shows.
+    if (statusSpan !== undefined) length = Math.min(length, statusSpan - offset % statusSpan);
     const extent = await node.extent(offset, length);
     ({ length } = extent);
     if (extent.state !== "unallocated") {

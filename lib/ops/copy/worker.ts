@@ -23,9 +23,9 @@ let assistant: Assistant | undefined;
 scope.onmessage = ({ data }) => {
   if ("slots" in data) runner = new JobRunner(data.slots, { forMuch: true });
   else if ("job" in data) last = last.then(() => doJob(data));
-  else if ("partner" in data) assistant = new Assistant(data.partner);
+  else if ("partner" in data) assistant = new Assistant(data.partner, data.buffers);
   else if ("file" in data) last = last.then(() => assistant!.open(data.file));
-  else last = last.then(() => assistant!.copy(data.batch, data.copy));
+  else last = last.then(() => assistant!.write(data.batch, data.write));
 };
 
 async function doJob({ id, job }: JobMessage): Promise<void> {

@@ -29,8 +29,9 @@ export interface WriterOptions {
 export class Writer {
   /** What is written to. */
   readonly target: BlockNode;
+  /** Whether zeros that were found need not be written. */
+  readonly skipZeros: boolean;
   readonly #unmap: boolean;
-  readonly #skipZeros: boolean;
   readonly #limit: RateLimit | undefined;
   readonly #failure: (error: unknown, begin: number) => Error;
 
@@ -41,7 +42,7 @@ export class Writer {
   ) {
     this.target = target;
     this.#unmap = unmap;
-    this.#skipZeros = skipZeros;
+    this.skipZeros = skipZeros;
     this.#limit = rate > 0 ? new RateLimit(rate, signal) : undefined;
     this.#failure = failure;
   }
@@ -170,7 +171,7 @@ export class Writer {
    * @throws {ImageError} `error while writing at byte <begin>: …`
    */
   async hole(offset: number, length: number, begin: number): Promise<void> {
-    if (!this.#skipZeros) await this.zeros(offset, length, begin);
+    if (!this.skipZeros) await this.zeros(offset, length, begin);
   }
 }
 
