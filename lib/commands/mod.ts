@@ -18,6 +18,11 @@ export interface CommandEntry {
 /** All commands. */
 export const COMMANDS: readonly CommandEntry[] = [
   {
+    name: "bitmap",
+    description: "Change a dirty bitmap of an image",
+    load: async () => (await import("./bitmap.ts")).bitmap,
+  },
+  {
     name: "check",
     description: "Check the consistency of an image, and repair it",
     load: async () => (await import("./check.ts")).check,
@@ -67,9 +72,9 @@ export const COMMANDS: readonly CommandEntry[] = [
     description: "Change the virtual size of an image",
     load: async () => (await import("./resize.ts")).resize,
   },
-];
   {
     name: "snapshot",
     description: "List, make, apply or delete the internal snapshots of an image",
     load: async () => (await import("./snapshot.ts")).snapshot,
   },
+];
