@@ -56,6 +56,7 @@ export { checkImage, type CheckOptions, type CheckOutcome } from "./ops/check.ts
 export { type ImageInfo, imageInfo, type InfoOptions } from "./ops/info.ts";
 export { type MapEntry, mapImage, type MapOptions } from "./ops/map.ts";
 export { measureImage, type MeasureOptions } from "./ops/measure.ts";
+export { commitImage, type CommitOptions } from "./ops/commit.ts";
 export { rebaseImage, type RebaseOptions } from "./ops/rebase.ts";
 export { resizeImage, type ResizeOptions } from "./ops/resize.ts";
 export type { Progress } from "./ops/progress.ts";

@@ -2,6 +2,7 @@ import type {
   BackingLink,
   BitmapStore,
   Checker,
+  Emptier,
   ImageDetails,
   SnapshotStore,
 } from "../../lib/block/capabilities.ts";
@@ -35,6 +36,8 @@ export interface Qcow2Parts {
   changeBacking(name: string, format: string | undefined): Promise<void>;
   /** Stores what is kept in memory until the end (bitmaps), before tables are flushed for the last time. */
   beforeClose?(): Promise<void>;
+  /** Forgets all guest data. */
+  makeEmpty(): Promise<void>;
   /** Checks. */
   readonly checker?: Checker;
   /** Internal snapshots. */
@@ -52,6 +55,7 @@ export class Qcow2Node implements BlockNode {
   readonly backing: BackingLink;
   readonly allocator?: Allocator;
   readonly packer?: PackTarget;
+  readonly emptier?: Emptier;
   readonly checker?: Checker;
   readonly snapshots?: SnapshotStore;
   readonly bitmaps?: BitmapStore;
@@ -76,6 +80,7 @@ export class Qcow2Node implements BlockNode {
     };
     this.backing = new Backing(image, parts);
     if (!this.readOnly) {
+      this.emptier = { makeEmpty: () => parts.makeEmpty() };
       this.allocator = { allocate: (offset, length) => this.#allocate(offset, length) };
       this.packer = {
         codec: image.packed.codec,

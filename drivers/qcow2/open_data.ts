@@ -26,12 +26,14 @@ export async function openData(file: BlockNode, context: DriverContext): Promise
       const { changeBacking } = await import("./create.ts");
       await changeBacking(image, name, format);
     },
+    makeEmpty: async () => {
+      const { emptyImage } = await import("./empty.ts");
+      await emptyImage(image, bitmaps);
+    },
     beforeClose: () => bitmaps.store(),
     checker: checkerOf(image),
     snapshots: snapshotStore(image),
-    bitmaps: image.header.version >= 3
-      ? bitmaps
-      : "Cannot store dirty bitmaps in qcow2 v2 files",
+    bitmaps: image.header.version >= 3 ? bitmaps : "Cannot store dirty bitmaps in qcow2 v2 files",
   });
 }
 

@@ -38,6 +38,15 @@ export interface BackingLink {
   change?(name: string, format: string | undefined): Promise<void>;
 }
 
+/** Emptying an image whose content is in its backing file by now. */
+export interface Emptier {
+  /**
+   * Forgets all guest data, so that the backing file shows everywhere. If it ends early, each part of the
+   * disk is either still there or already gone.
+   */
+  makeEmpty(): Promise<void>;
+}
+
 /** What a check may repair. */
 export type RepairMode = "none" | "leaks" | "all";
 

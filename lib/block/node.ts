@@ -3,6 +3,7 @@ import type {
   BackingLink,
   BitmapStore,
   Checker,
+  Emptier,
   ImageDetails,
   SnapshotStore,
 } from "./capabilities.ts";
@@ -127,6 +128,8 @@ export interface BlockNode extends AsyncDisposable {
   readsZeroWhenNew?(): Promise<boolean>;
   /** The backing file's name and node. */
   readonly backing?: BackingLink;
+  /** Emptying, where the image can be written. */
+  readonly emptier?: Emptier;
   /** Consistency checks and repair. */
   readonly checker?: Checker;
   /** Internal snapshots. */

@@ -97,12 +97,47 @@ export async function openNode(
     const driver = await format.load();
     await file.lock?.(childAccess(mode, driver.transparent));
     const node = await openFormat(driver, file, source, mode, environment, isProbed && format);
-    return await withBacking(node, source, mode, environment, trail);
+    const whole = await withBacking(node, source, mode, environment, trail);
+    sources.set(whole, source);
+    return whole;
   } catch (error) {
     // A node that was opened on the file has closed it; closing it again does nothing.
     await closeAfterError(file);
     throw error;
   }
+}
+
+/** What open images were opened as. */
+const sources = new WeakMap<BlockNode, NodeSource>();
+
+/**
+ * Closes the backing file of an open image and opens it again in another mode, which is how it becomes
+ * writable. The image has no backing file afterwards if that fails.
+ *
+ * @throws {ImageError} the bare reason.
+ */
+export async function reopenBacking(
+  image: BlockNode,
+  mode: OpenMode,
+  environment: Environment,
+): Promise<BlockNode> {
+  const link = image.backing!;
+  const before = link.node!;
+  const source = sources.get(before);
+  if (source === undefined) throw new Error("only what was opened here can be opened again");
+  link.attach(null);
+  await before[Symbol.asyncDispose]();
+  // That nobody named the format was told when it was opened for the first time, if it mattered.
+  let isOpen = false;
+  const node = await openNode(source, mode, {
+    ...environment,
+    report(line, fromProgram) {
+      if (isOpen || source.driver !== undefined) environment.report(line, fromProgram);
+    },
+  });
+  isOpen = true;
+  link.attach(node);
+  return node;
 }
 
 async function openFormat(
