@@ -38,7 +38,7 @@ export function startProgress(settings: ProgressSettings, host: ProgressHost): P
     ? barDisplay(host)
     : style === false
     ? statusDisplay(host)
-    : percentDisplay(steps, host);
+    : percentDisplay(steps, host, settings.endsLine ?? false);
   let ended = false;
   let total: number | undefined;
   return {
@@ -73,7 +73,7 @@ class Stepper {
 const percentText = (percent: number) => `    (${twoDecimals(percent)}/100%)`;
 
 /** As `-p`: each report overwrites the one before. */
-function percentDisplay(steps: Stepper, { stdout }: ProgressHost): Display {
+function percentDisplay(steps: Stepper, { stdout }: ProgressHost, endsLine: boolean): Display {
   return {
     show(percent) {
       if (!steps.passes(percent)) return;
@@ -81,6 +81,7 @@ function percentDisplay(steps: Stepper, { stdout }: ProgressHost): Display {
       stdout.flush();
     },
     end() {
+      if (endsLine) return stdout.write("\n");
       // Behind the result, and behind an error where both streams go to one place.
       stdout.writeLast("\n");
     },

@@ -89,6 +89,8 @@ export interface ProgressSettings {
   readonly step: number;
   /** Silences `style` (`-q`). */
   readonly quiet?: boolean;
+  /** The line of percentages ends with the progress; otherwise behind all else that is printed. */
+  readonly endsLine?: boolean;
 }
 
 /** What a running command is given. */

@@ -60,7 +60,8 @@ export const commit: Command = defineCommand({
     const filename = onlyImage(ctx.operands);
     const mode = cacheMode(cache ?? "writeback");
     {
-      using progress = await ctx.progress({ style: ctx.options.progress, step: 1, quiet });
+      const style = ctx.options.progress;
+      using progress = await ctx.progress({ style, step: 1, quiet, endsLine: true });
       progress.report(0);
       await commitImage({
         filename,

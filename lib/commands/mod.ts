@@ -28,6 +28,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./check.ts")).check,
   },
   {
+    name: "commit",
+    description: "Write the content of an image into its backing file",
+    load: async () => (await import("./commit.ts")).commit,
+  },
+  {
     name: "compare",
     description: "Compare the contents of two images",
     load: async () => (await import("./compare.ts")).compare,
