@@ -1,5 +1,10 @@
 /** A folder for one test that is gone afterwards, whatever happened. */
 
+import { loadNative } from "../lib/io/native.ts";
+
+// Native calls stay loaded for good once they are: no test is to be blamed for it.
+loadNative();
+
 /** A new folder; disposing of it removes it with everything inside. */
 export interface TempDir extends AsyncDisposable {
   /** Its absolute path, links resolved. */
