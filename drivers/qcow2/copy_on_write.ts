@@ -94,7 +94,8 @@ export async function fillAround(
   const { dataFile } = image;
   // What a backing file has behind the end of the disk moves along, as in the reference.
   const pastEnd = dataTo < to && run.guest + to > image.header.size;
-  const zeros = written && !pastEnd &&
+  // The zeros of an encrypted image are none in its file.
+  const zeros = written && !pastEnd && image.encryption === undefined &&
     await readsZero(image, run.guest + from, dataFrom - from) &&
     await readsZero(image, run.guest + dataTo, to - dataTo);
   let done = false;
@@ -158,7 +159,9 @@ export async function copyToHost(
   const bytes = new Uint8Array(to - from);
   // The disk's last cluster may reach past its end: what is there moves along.
   await readAt(image, run.guest + from, bytes);
-  await image.dataFile.write(run.host + from, bytes);
+  const place = { host: run.host + from, guest: run.guest + from };
+  if (image.encryption === undefined) await image.dataFile.write(place.host, bytes);
+  else await image.encryption.write(image.dataFile, place, bytes);
 }
 
 /** Whether a guest range is known to read as zeros without looking at data. Past the end of the disk it does. */

@@ -7,6 +7,12 @@ import type { CreateRequest, DriverContext } from "../../lib/block/driver.ts";
 import { ImageError, reasonText } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import { Autoclear, Compatible, Incompatible, MAX_BACKING_NAME } from "./_layout.ts";
+import {
+  announceEncryption,
+  type EncryptionPlan,
+  makeEncryption,
+  planEncryption,
+} from "./encryption_create.ts";
 import type { Qcow2Header } from "./header.ts";
 import { geometryOf } from "./header_reader.ts";
 import {
@@ -28,9 +34,11 @@ import { resizeImage } from "./resize.ts";
  */
 export async function createImage(request: CreateRequest): Promise<void> {
   const parameters = createParameters(request.options);
+  const encryption = parameters.encryption &&
+    await planEncryption(parameters.encryption, request.context);
   await using file = await request.createBase();
   await using dataFile = await createDataFile(request, parameters);
-  await formatImage(file, dataFile?.node, parameters, request.context);
+  await formatImage(file, dataFile?.node, parameters, request.context, encryption);
 }
 
 /** The data file, closed with the block that made it. */
@@ -55,8 +63,10 @@ export async function formatImage(
   dataFile: BlockNode | undefined,
   parameters: CreateParameters,
   context: DriverContext,
+  encryption?: EncryptionPlan,
 ): Promise<void> {
   const header = newHeader(parameters);
+  if (encryption !== undefined) announceEncryption(header, encryption);
   // The name without a protocol's prefix: it is taken literally when the image is opened.
   if (dataFile !== undefined) header.dataFile = dataFile.filename;
   if (parameters.dataFileRaw) header.autoclear |= BigInt(Autoclear.dataFileRaw);
@@ -88,6 +98,10 @@ export async function formatImage(
   // The magic comes last and alone: before it the file is nobody's image.
   if (parameters.backingFile === "") await writeHeaderBody(image);
   else await assignBacking(image, parameters);
+  if (encryption !== undefined) {
+    await makeEncryption(image, encryption);
+    await writeHeaderBody(image);
+  }
   await flushImage(image);
   await flush();
   await writeMagic(image);

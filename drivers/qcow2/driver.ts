@@ -8,9 +8,9 @@ import { CREATE_OPTIONS } from "./options.ts";
  * qcow2, versions 2 and 3.
  *
  * Limits of this driver, beside the format's own: a virtual disk has at most
- * 2^53 - 1 bytes, tables lie below that offset, and encrypted images open for
- * looking at their metadata only. With `untrusted` tables are held to the
- * bounds of `UNTRUSTED` in `_layout.ts`.
+ * 2^53 - 1 bytes, tables lie below that offset, and of the ciphers there is
+ * AES. With `untrusted` tables are held to the bounds of `UNTRUSTED` in
+ * `_layout.ts`.
  */
 export const qcow2: FormatDriver = {
   name: "qcow2",
@@ -19,21 +19,21 @@ export const qcow2: FormatDriver = {
   createOptions: CREATE_OPTIONS,
   openOptions: OPEN_OPTIONS,
   // What only some commands need is loaded when they do.
-  open: async (file: BlockNode, _options: OptionSet, context: DriverContext) => {
+  open: async (file: BlockNode, options: OptionSet, context: DriverContext) => {
     if (context.mode.metadataOnly) {
       const { openMetadata } = await import("./open_metadata.ts");
-      return await openMetadata(file, context);
+      return await openMetadata(file, context, options);
     }
     const { openData } = await import("./open_data.ts");
-    return await openData(file, context);
+    return await openData(file, context, options);
   },
   removesFailedCreate: true,
   create: async (request: CreateRequest) => {
     const { createImage } = await import("./create.ts");
     await createImage(request);
   },
-  measure: async (options: OptionSet, source: BlockNode | undefined) => {
+  measure: async (options, source, secret) => {
     const { measureImage } = await import("./measure.ts");
-    return await measureImage(options, source);
+    return await measureImage(options, source, secret);
   },
 };

@@ -1,5 +1,16 @@
 import { ImageError } from "../../lib/block/error.ts";
 import type { OptionSet, OptionSpec } from "../../lib/block/options.ts";
+import {
+  type CipherName,
+  CIPHERS,
+  HASHES,
+  type HashName,
+  IV_GENERATORS,
+  type IvGeneratorName,
+  type ModeName,
+  MODES,
+} from "../../lib/crypto/algorithms.ts";
+import type { LuksParameters } from "../../lib/crypto/luks.ts";
 
 /** Create options of encrypted images, in the order of the "Formatting" line. */
 export const ENCRYPTION_OPTIONS: readonly OptionSpec[] = [
@@ -26,27 +37,33 @@ export const ENCRYPTION_OPTIONS: readonly OptionSpec[] = [
   },
 ];
 
-const HASHES = "md5 sha1 sha224 sha256 sha384 sha512 ripemd160 sm3";
 /** What LUKS options may be, in the order in which the reference looks at them. */
-const VALUES: readonly (readonly [key: string, values: string])[] = [
-  [
-    "cipher-alg",
-    "aes-128 aes-192 aes-256 des 3des cast5-128 serpent-128 serpent-192 serpent-256 " +
-    "twofish-128 twofish-192 twofish-256 sm4",
-  ],
-  ["cipher-mode", "ecb cbc xts ctr"],
-  ["ivgen-alg", "plain plain64 essiv"],
-  ["ivgen-hash-alg", HASHES],
-  ["hash-alg", HASHES],
+const VALUES: readonly (readonly [key: string, values: readonly string[]])[] = [
+  ["cipher-alg", CIPHERS],
+  ["cipher-mode", MODES],
+  ["ivgen-alg", IV_GENERATORS],
+  ["ivgen-hash-alg", Object.keys(HASHES)],
+  ["hash-alg", Object.keys(HASHES)],
 ];
 
 /** An encryption that was asked for. */
-export interface EncryptionRequest {
-  /** `aes` or `luks`. */
-  readonly format: "aes" | "luks";
-  /** Id of the secret. */
-  readonly secret: string | undefined;
-}
+export type EncryptionRequest =
+  & {
+    /** Id of the secret. */
+    readonly secret: string | undefined;
+  }
+  & (
+    | {
+      /** The old encryption. */
+      readonly format: "aes";
+    }
+    | {
+      /** LUKS. */
+      readonly format: "luks";
+      /** How, defaults filled in; the default time is left to whoever makes it. */
+      readonly luks: Omit<LuksParameters, "iterTime"> & { readonly iterTime: bigint | undefined };
+    }
+  );
 
 function refuse(field: string, message: string): ImageError {
   return new ImageError(message, { errno: "EINVAL", field });
@@ -82,21 +99,26 @@ export function checkEncryption(options: OptionSet): EncryptionRequest | undefin
   } else {
     for (const [key, values] of VALUES) {
       const value = options.string(`encrypt.${key}`);
-      if (value !== undefined && !values.split(" ").includes(value)) {
+      if (value !== undefined && !values.includes(value)) {
         throw refuse(`encrypt.${key}`, `Parameter '${key}' does not accept value '${value}'`);
       }
     }
     options.integer("encrypt.iter-time");
   }
-  return { format, secret: options.string("encrypt.key-secret") };
+  const secret = options.string("encrypt.key-secret");
+  return format === "aes" ? { format, secret } : { format, secret, luks: luksOf(options) };
 }
 
-/** Encrypted images cannot be made yet: there are no secrets, so every request ends as it does without one. */
-export function refuseWithoutSecret({ secret }: EncryptionRequest): never {
-  throw refuse(
-    "encrypt.key-secret",
-    secret === undefined
-      ? "Parameter 'encrypt.key-secret' is required for cipher"
-      : `No secret with id '${secret}'`,
-  );
+/** Section 5 of the LUKS reference; the values were looked at before. */
+function luksOf(options: OptionSet): (EncryptionRequest & { format: "luks" })["luks"] {
+  const value = <T>(key: string) => options.string(`encrypt.${key}`) as T | undefined;
+  const ivgen = value<IvGeneratorName>("ivgen-alg") ?? "plain64";
+  return {
+    cipher: value<CipherName>("cipher-alg") ?? "aes-256",
+    mode: value<ModeName>("cipher-mode") ?? "xts",
+    ivgen,
+    ivgenHash: value<HashName>("ivgen-hash-alg") ?? (ivgen === "essiv" ? "sha256" : undefined),
+    hash: value<HashName>("hash-alg") ?? "sha256",
+    iterTime: options.exact("encrypt.iter-time"),
+  };
 }

@@ -18,7 +18,7 @@ export function extentAt(image: Qcow2Image, offset: number, length: number): Pro
   // A run that ends with its table may go on in the next one.
   if (run !== undefined && (offset + run.length) % image.geometry.l2Span !== 0) {
     const extent = extentOf(image, offset, run);
-    if (extent.state !== "data" || extent.compressed || image.reservedSpace === false) {
+    if (!mayBeHole(extent) || image.reservedSpace === false) {
       return Promise.resolve(extent);
     }
   }
@@ -28,11 +28,16 @@ export function extentAt(image: Qcow2Image, offset: number, length: number): Pro
 async function extentLater(image: Qcow2Image, offset: number, length: number): Promise<Extent> {
   const run = await findRun(image, offset, length);
   const extent = extentOf(image, offset, run);
-  if (extent.state !== "data" || extent.compressed) return extent;
+  if (!mayBeHole(extent)) return extent;
   image.reservedSpace ??= countReserved(image);
   image.reservedSpace = await image.reservedSpace;
   if (!image.reservedSpace) return extent;
   return { ...extent, ...await hostHole(image.dataFile, run.host, run.length) };
+}
+
+/** Whether a hole of the file would read as zeros here. */
+function mayBeHole({ state, file }: Extent): boolean {
+  return state === "data" && file !== undefined;
 }
 
 function extentOf(image: Qcow2Image, offset: number, run: Run): Extent {
@@ -53,7 +58,8 @@ function extentOf(image: Qcow2Image, offset: number, run: Run): Extent {
     };
   }
   const state = EXTENT_STATES[run.state];
-  return run.host < 0
+  // Encrypted bytes are of no use to whoever reads them there.
+  return run.host < 0 || image.encryption !== undefined
     ? { length: run.length, state, compressed: false }
     : { length: run.length, state, compressed: false, file: image.dataFile, offset: run.host };
 }

@@ -7,6 +7,7 @@ import { hasFeature, type Qcow2Header } from "./header.ts";
 import { EntryTable } from "./table.ts";
 import { Refcounts } from "./allocation.ts";
 import { PackedReader } from "./compressed.ts";
+import type { DataEncryption } from "./encryption_data.ts";
 import { L2Tables } from "./l2_tables.ts";
 import { OverlapGuard } from "./overlap.ts";
 import { PendingRuns } from "./pending.ts";
@@ -94,6 +95,8 @@ export class Qcow2Image implements ImageFacts {
    * that their caller holds it, or is alone with the image.
    */
   readonly lock: Mutex = new Mutex();
+  /** How guest data is encrypted, `undefined` if it is not. Whoever opens the image sets it. */
+  encryption: DataEncryption | undefined;
   /** The open backing node, `null` if there is none. */
   backing: BlockNode | null = null;
   /** What becomes of freed clusters. */

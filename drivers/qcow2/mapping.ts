@@ -312,7 +312,8 @@ export async function readAt(image: Qcow2Image, offset: number, into: Uint8Array
     const part = into.subarray(done, done + run.length);
     switch (run.state) {
       case "data":
-        await readPadded(image.dataFile, run.host, part);
+        if (image.encryption === undefined) await readPadded(image.dataFile, run.host, part);
+        else await image.encryption.read(image.dataFile, { host: run.host, guest: at }, part);
         break;
       case "compressed":
         await image.packed.read(run, at % image.geometry.clusterSize, part);

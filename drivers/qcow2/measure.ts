@@ -3,12 +3,13 @@
  *
  * @module
  */
-import type { MeasureResult } from "../../lib/block/driver.ts";
+import type { DriverContext, MeasureResult } from "../../lib/block/driver.ts";
 import { during, ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
 import { MAX_L1_BYTES } from "./_layout.ts";
-import { checkEncryption, refuseWithoutSecret } from "./encryption_options.ts";
+import { encryptionHeaderBytes, planEncryption } from "./encryption_create.ts";
+import { checkEncryption } from "./encryption_options.ts";
 import { clusterBitsOf, refcountOrderOf } from "./options.ts";
 import { refcountStructures } from "./refcount_table.ts";
 
@@ -21,11 +22,13 @@ import { refcountStructures } from "./refcount_table.ts";
 export async function measureImage(
   options: OptionSet,
   source: BlockNode | undefined,
+  secret: DriverContext["secret"] = noSecret,
 ): Promise<MeasureResult> {
   const target = targetOf(options);
+  const encryption = await encryptionSize(options, secret);
   const clusterSize = 2 ** target.clusterBits;
   const size = roundUp(source?.length ?? target.size, clusterSize);
-  const metadata = metadataSize(size, {
+  const metadata = roundUp(encryption, clusterSize) + metadataSize(size, {
     clusterSize,
     entrySize: target.extendedL2 ? 16 : 8,
     refcountBits: 2 ** target.refcountOrder,
@@ -79,8 +82,6 @@ function targetOf(options: OptionSet): MeasuredTarget {
         "(use compat=1.1 or greater)",
     );
   }
-  // Only a LUKS header takes space, and none can be made yet.
-  if (options.string("encrypt.format") === "luks") refuseWithoutSecret(checkEncryption(options)!);
   return {
     version,
     size: options.number("size") ?? 0,
@@ -90,6 +91,21 @@ function targetOf(options: OptionSet): MeasuredTarget {
     preallocated: preallocation === "falloc" || preallocation === "full",
     refcountOrder,
   };
+}
+
+/** Where there are no secrets. */
+function noSecret(id: string): never {
+  throw new ImageError(`No secret with id '${id}'`, { errno: "EINVAL", field: "key-secret" });
+}
+
+/** Bytes of a LUKS header; other encryption takes no space. */
+async function encryptionSize(
+  options: OptionSet,
+  secret: DriverContext["secret"],
+): Promise<number> {
+  if (options.string("encrypt.format") !== "luks") return 0;
+  const plan = await planEncryption(checkEncryption(options)!, { filename: "", secret });
+  return encryptionHeaderBytes(plan);
 }
 
 function roundUp(value: number, unit: number): number {

@@ -79,8 +79,9 @@ export class Qcow2Node implements BlockNode {
       statusSpan: Math.min(clusterSize, 4096) / entrySize * clusterSize,
     };
     this.backing = new Backing(image, parts);
-    if (!this.readOnly) {
-      this.emptier = { makeEmpty: () => parts.makeEmpty() };
+    if (!this.readOnly) this.emptier = { makeEmpty: () => parts.makeEmpty() };
+    // What others put into the file would be neither encrypted nor readable.
+    if (!this.readOnly && image.encryption === undefined) {
       this.allocator = { allocate: (offset, length) => this.#allocate(offset, length) };
       this.packer = {
         codec: image.packed.codec,
@@ -170,10 +171,11 @@ export class Qcow2Node implements BlockNode {
   }
 
   readsZeroWhenNew(): Promise<boolean> {
-    const { l1, backing, dataFile } = this.#image;
+    const { l1, backing, dataFile, encryption } = this.#image;
     if (backing !== null) return Promise.resolve(false);
     // Preallocated clusters show what their file has there.
     if (l1.length === 0 || l1.offset(0) === 0) return Promise.resolve(true);
+    if (encryption !== undefined) return Promise.resolve(false);
     return dataFile.readsZeroWhenNew?.() ?? Promise.resolve(false);
   }
 

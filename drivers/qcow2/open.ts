@@ -8,14 +8,16 @@ import type { DriverContext } from "../../lib/block/driver.ts";
 import { ImageError, reasonText } from "../../lib/block/error.ts";
 import type { InfoValue } from "../../lib/block/capabilities.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
+import { OptionSet } from "../../lib/block/options.ts";
 import { Autoclear, Incompatible } from "./_layout.ts";
 import { Bitmaps } from "./bitmaps.ts";
-import { encryptionDetails, refuseEncrypted } from "./encryption.ts";
+import { checkEncryptionOptions, encryptionDetails, openEncryption } from "./encryption.ts";
 import { hasFeature } from "./header.ts";
 import { geometryOf, readHeader } from "./header_reader.ts";
 import { writeHeader } from "./header_writer.ts";
 import { Qcow2Image } from "./image.ts";
 import { loadL1 } from "./l1_table.ts";
+import { OPEN_OPTIONS } from "./open_options.ts";
 import { readSnapshotTable } from "./snapshots.ts";
 
 /** An open image with what is loaded when it is opened. */
@@ -43,15 +45,17 @@ export async function openImage(
   file: BlockNode,
   context: DriverContext,
   repair: (image: Qcow2Image) => Promise<void>,
+  options: OptionSet = new OptionSet(OPEN_OPTIONS),
 ): Promise<OpenedImage> {
   const header = await readHeader(file, context);
+  checkEncryptionOptions(header, options, context);
   const image = new Qcow2Image(file, header, geometryOf(header), context);
   await loadL1(image);
   await image.refcounts.load();
   try {
     await openDataFile(image);
     const encrypt = await encryptionDetails(file, header, context);
-    refuseEncrypted(header, context);
+    image.encryption = await openEncryption(image, options);
     if (!context.mode.checking) image.snapshots = await readSnapshotTable(image);
     const bitmaps = await loadBitmaps(image);
     await repairDirty(image, repair);

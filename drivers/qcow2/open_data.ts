@@ -2,6 +2,7 @@ import type { Checker } from "../../lib/block/capabilities.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
+import type { OptionSet } from "../../lib/block/options.ts";
 import { imageDetails } from "./details.ts";
 import type { Qcow2Image } from "./image.ts";
 import { Qcow2Node } from "./node.ts";
@@ -13,8 +14,12 @@ import { snapshotStore } from "./snapshot_store.ts";
  *
  * @throws {ImageError} naming file and field, with the reference's text.
  */
-export async function openData(file: BlockNode, context: DriverContext): Promise<BlockNode> {
-  const { image, bitmaps, encrypt } = await openImage(file, context, repairDirty);
+export async function openData(
+  file: BlockNode,
+  context: DriverContext,
+  options?: OptionSet,
+): Promise<BlockNode> {
+  const { image, bitmaps, encrypt } = await openImage(file, context, repairDirty, options);
   image.guestWrite = (offset, length) => bitmaps.record(offset, length);
   return new Qcow2Node(image, {
     details: () => Promise.resolve(imageDetails(image, bitmaps.list(), encrypt)),

@@ -10,9 +10,10 @@ import type {
 import type { DriverContext } from "../../lib/block/driver.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode, NodeChild, NodeLimits } from "../../lib/block/node.ts";
+import type { OptionSet } from "../../lib/block/options.ts";
 import { bitmapInfo, readDirectory } from "./bitmap_directory.ts";
 import { imageDetails } from "./details.ts";
-import { encryptionDetails } from "./encryption.ts";
+import { checkEncryptionOptions, encryptionDetails } from "./encryption.ts";
 import { geometryOf, readHeader } from "./header_reader.ts";
 import type { ImageFacts } from "./image.ts";
 import { readSnapshotTable } from "./snapshots.ts";
@@ -23,8 +24,13 @@ import { readSnapshotTable } from "./snapshots.ts";
  *
  * @throws {ImageError} naming file and field, with the reference's text.
  */
-export async function openMetadata(file: BlockNode, context: DriverContext): Promise<BlockNode> {
+export async function openMetadata(
+  file: BlockNode,
+  context: DriverContext,
+  options?: OptionSet,
+): Promise<BlockNode> {
   const header = await readHeader(file, context);
+  if (options !== undefined) checkEncryptionOptions(header, options, context);
   const facts: ImageFacts = { file, context, header, geometry: geometryOf(header) };
   const encrypt = await encryptionDetails(file, header, context);
   const snapshots = await readSnapshotTable(facts);
@@ -35,7 +41,6 @@ export async function openMetadata(file: BlockNode, context: DriverContext): Pro
 /** An image whose guest data cannot be reached. */
 class MetadataNode implements BlockNode {
   readonly driver = "qcow2";
-  readonly filename: string;
   readonly readOnly = true;
   readonly length: number;
   readonly limits: NodeLimits;
@@ -52,10 +57,9 @@ class MetadataNode implements BlockNode {
     bitmaps: readonly BitmapInfo[],
     encrypt: InfoValue | undefined,
   ) {
-    const { header, geometry, file, context } = facts;
+    const { header, geometry, file } = facts;
     this.#facts = facts;
     this.#details = imageDetails(facts, bitmaps, encrypt);
-    this.filename = context.filename;
     this.length = header.size;
     this.limits = {
       requestAlignment: 1,
@@ -71,6 +75,10 @@ class MetadataNode implements BlockNode {
     };
     this.snapshots = { list: () => snapshots };
     if (header.version >= 3) this.bitmaps = { list: () => bitmaps };
+  }
+
+  get filename(): string {
+    return this.#facts.context.filename;
   }
 
   details(): Promise<ImageDetails> {

@@ -2,7 +2,11 @@ import { ImageError } from "../../lib/block/error.ts";
 import type { Preallocation } from "../../lib/block/node.ts";
 import type { OptionSet, OptionSpec } from "../../lib/block/options.ts";
 import { requireDiskLength } from "../../lib/block/range.ts";
-import { checkEncryption, ENCRYPTION_OPTIONS, refuseWithoutSecret } from "./encryption_options.ts";
+import {
+  checkEncryption,
+  ENCRYPTION_OPTIONS,
+  type EncryptionRequest,
+} from "./encryption_options.ts";
 
 /** What `create -o` takes, in the order of the "Formatting" line. */
 export const CREATE_OPTIONS: readonly OptionSpec[] = [
@@ -88,6 +92,8 @@ export interface CreateParameters {
   readonly lazyRefcounts: boolean;
   /** log2 of refcount bits. */
   readonly refcountOrder: number;
+  /** How guest data is encrypted. */
+  readonly encryption: EncryptionRequest | undefined;
 }
 
 function refuse(field: string, message: string): ImageError {
@@ -180,7 +186,6 @@ export function createParameters(options: OptionSet): CreateParameters {
   if (compressionType !== 0 && version < 3) {
     throw needsVersion3("compression_type", "Non-zlib compression type is only supported with");
   }
-  if (encryption !== undefined) refuseWithoutSecret(encryption);
   return {
     version,
     size: roundedSize(options.exact("size") ?? 0n),
@@ -195,6 +200,7 @@ export function createParameters(options: OptionSet): CreateParameters {
     dataFileRaw,
     lazyRefcounts,
     refcountOrder,
+    encryption,
   };
 }
 

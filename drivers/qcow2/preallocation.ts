@@ -99,8 +99,10 @@ async function copyHead(
   length: number,
   host: number,
 ): Promise<void> {
-  const head = new Uint8Array(length);
+  // Up to the end of its last sector, should the disk have ended within it.
+  const head = new Uint8Array(Math.ceil(length / 512) * 512);
   await readAt(image, guest, head);
-  await image.file.write(host, head);
+  if (image.encryption === undefined) await image.file.write(host, head);
+  else await image.encryption.write(image.file, { host, guest }, head);
   await image.barrier();
 }

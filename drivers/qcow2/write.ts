@@ -10,8 +10,10 @@ import type { Allocation } from "../../lib/block/plan.ts";
 import { type Piece, planPieces } from "./allocation_plan.ts";
 import { freeEntries } from "./cluster_entry.ts";
 import { fillAround, fillJoined } from "./copy_on_write.ts";
+import { type DataEncryption, SECTOR } from "./encryption_data.ts";
 import type { HostRange, Qcow2Image } from "./image.ts";
 import { completeRuns, linkClusters, linkRun } from "./link.ts";
+import { readAt } from "./mapping.ts";
 import type { PendingRun } from "./pending.ts";
 
 /**
@@ -108,12 +110,42 @@ async function prepare(
  * @throws {ImageError} of the file, or `EIO` for damaged tables.
  */
 export async function writeAt(image: Qcow2Image, offset: number, from: Uint8Array): Promise<void> {
+  if (image.encryption !== undefined) {
+    return await writeEncrypted(image, image.encryption, offset, from);
+  }
   await writeGuest(
     image,
     offset,
     from.length,
     (file, host, done, length) => file.write(host, from.subarray(done, done + length)),
   );
+}
+
+/** Writes guest bytes in whole sectors, of which those that are written in part are read before. */
+async function writeEncrypted(
+  image: Qcow2Image,
+  encryption: DataEncryption,
+  offset: number,
+  from: Uint8Array,
+): Promise<void> {
+  const start = offset - offset % SECTOR;
+  const end = Math.ceil((offset + from.length) / SECTOR) * SECTOR;
+  const write = (bytes: Uint8Array) =>
+    writeGuest(
+      image,
+      start,
+      bytes.length,
+      (file, host, done, length) =>
+        encryption.write(file, { host, guest: start + done }, bytes.subarray(done, done + length)),
+    );
+  if (end - start === from.length) return await write(from);
+  await encryption.partial.run(async () => {
+    const sectors = new Uint8Array(end - start);
+    await readAt(image, start, sectors.subarray(0, SECTOR));
+    await readAt(image, end - SECTOR, sectors.subarray(sectors.length - SECTOR));
+    sectors.set(from, offset - start);
+    await write(sectors);
+  });
 }
 
 /** Allocates a guest range, lets `fill` write each part of it to its file, and links it. */

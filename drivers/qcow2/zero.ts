@@ -13,7 +13,7 @@ import type { Qcow2Image } from "./image.ts";
 import type { L2Table } from "./l2_tables.ts";
 import { findRun } from "./mapping.ts";
 import { ALL_SUBCLUSTERS, subclusterBits } from "./subclusters.ts";
-import { writeGuest } from "./write.ts";
+import { writeAt, writeGuest } from "./write.ts";
 
 /** Most zeros written in one allocation, as the reference does. */
 const MAX_ZERO_WRITE = 16 * 1024 * 1024;
@@ -115,6 +115,10 @@ async function writeZeros(
   }
   for (let done = 0; done < length; done += MAX_ZERO_WRITE) {
     const part = Math.min(length - done, MAX_ZERO_WRITE);
+    if (image.encryption !== undefined) {
+      await writeAt(image, offset + done, new Uint8Array(part));
+      continue;
+    }
     await writeGuest(image, offset + done, part, async (file, host, _, bytes) => {
       for (let at = 0; at < bytes; at += ZEROS.length) {
         await file.write(host + at, ZEROS.subarray(0, Math.min(bytes - at, ZEROS.length)));

@@ -32,6 +32,11 @@ export interface DriverContext {
    */
   openFile(role: ChildRole, filename: string): Promise<BlockNode>;
   /**
+   * Opens a child of the driver's `optionalChildren` if the options of the image name one; locks as in
+   * `openFile`. Absent where there are no options.
+   */
+  openChild?(name: ChildRole): Promise<BlockNode | undefined>;
+  /**
    * Creates a file that belongs to the image being created and opens it for
    * writing. Images store the `filename` of the node, whose protocol prefix is
    * gone.
@@ -54,8 +59,13 @@ interface DriverBase {
 
 /** Reaches bytes by a name: local files, devices, servers. */
 export interface ProtocolDriver extends DriverBase {
-  /** Opens `filename` (prefix already stripped). Takes no locks: see `BlockNode.lock`. */
-  open(filename: string, context: DriverContext): Promise<BlockNode>;
+  /** Runtime options (`--image-opts`) beside `filename`, without the common ones. */
+  readonly openOptions?: readonly OptionSpec[];
+  /**
+   * Opens `filename` (prefix already stripped). Takes no locks: see `BlockNode.lock`. `options` are those
+   * of `openOptions`, none where absent.
+   */
+  open(filename: string, context: DriverContext, options?: OptionSet): Promise<BlockNode>;
   /**
    * Makes (or empties) a file. `options` are typed values of `createOptions`.
    * Answers whether the file was not there before, so that a creation that
@@ -96,6 +106,8 @@ export interface FormatDriver extends DriverBase {
   readonly packs?: boolean;
   /** Runtime options (`--image-opts`), without the common ones. */
   readonly openOptions: readonly OptionSpec[];
+  /** Children beside `file` and `backing` that options can name. */
+  readonly optionalChildren?: readonly ChildRole[];
   /**
    * Opens the image in `file`, which is then closed with the node; on failure
    * the caller closes `file`. Backing files are opened and attached by the
@@ -106,8 +118,15 @@ export interface FormatDriver extends DriverBase {
   create?(request: CreateRequest): Promise<void>;
   /** Whether a failed `create` leaves nothing behind (the caller removes the file). */
   readonly removesFailedCreate?: boolean;
-  /** Says how large an image would be. `source` is an open node, `undefined` with a mere size. */
-  measure?(options: OptionSet, source: BlockNode | undefined): Promise<MeasureResult>;
+  /**
+   * Says how large an image would be. `source` is an open node, `undefined` with
+   * a mere size; `secret` is that of {@linkcode DriverContext}.
+   */
+  measure?(
+    options: OptionSet,
+    source: BlockNode | undefined,
+    secret: DriverContext["secret"],
+  ): Promise<MeasureResult>;
 }
 
 /** Entry of the registry: what is known of a driver before it is loaded. */

@@ -11,6 +11,7 @@ import type { OptionSet } from "../block/options.ts";
 import type { Environment } from "./environment.ts";
 import { gateOf } from "./gate.ts";
 import { type ProtocolName, protocolOf } from "./registry.ts";
+import { describeProtocol, type ShownName } from "./shown_names.ts";
 
 /** Called when a file was created beside the image itself. */
 export type CreatedFile = (name: ProtocolName, isNew: boolean) => void;
@@ -20,24 +21,26 @@ export function driverContext(
   filename: string,
   mode: OpenMode,
   environment: Environment,
-  { looksForeign, onCreate }: {
+  { looksForeign, onCreate, openChild, shown = { text: filename } }: {
     readonly looksForeign?: ((head: Uint8Array) => boolean) | undefined;
     readonly onCreate?: CreatedFile;
+    readonly openChild?: DriverContext["openChild"];
+    /** The image's name, which changes once everything below it is known. */
+    readonly shown?: ShownName;
   } = {},
 ): DriverContext {
   const gate = gateOf(environment);
   return {
-    filename,
+    get filename() {
+      return shown.text;
+    },
     mode,
     untrusted: environment.untrusted,
-    secret(id) {
-      const secret = environment.secrets?.get(id);
-      if (secret !== undefined) return secret;
-      throw new ImageError(`No secret with id '${id}'`, { errno: "EINVAL", field: "key-secret" });
-    },
+    secret: (id) => findSecret(id, environment),
     report: environment.report,
     warn: environment.warn,
     ...(looksForeign === undefined ? {} : { looksForeign }),
+    ...(openChild === undefined ? {} : { openChild }),
     async openFile(role, child) {
       gate.pass({ role, filename: child, image: filename });
       const name = protocolOf(child, { prefixes: gate.allowsProtocol(role) });
@@ -50,6 +53,17 @@ export function driverContext(
       return await openLocked(name, belowFormat(mode), roleAccess(role, mode), environment);
     },
   };
+}
+
+/**
+ * The bytes of a secret.
+ *
+ * @throws {ImageError} `No secret with id '<id>'`
+ */
+export function findSecret(id: string, { secrets }: Environment): Uint8Array {
+  const secret = secrets?.get(id);
+  if (secret !== undefined) return secret;
+  throw new ImageError(`No secret with id '${id}'`, { errno: "EINVAL", field: "key-secret" });
 }
 
 /**
@@ -68,7 +82,9 @@ export async function openProtocol(
   environment: Environment,
 ): Promise<BlockNode> {
   const driver = await protocol.load();
-  return await driver.open(filename, driverContext(filename, mode, environment));
+  const node = await driver.open(filename, driverContext(filename, mode, environment));
+  describeProtocol(node, new Map());
+  return node;
 }
 
 /** Opens the file of a name and locks it. */
@@ -114,7 +130,7 @@ export async function createBelow(
 }
 
 /** What an image needs of a file of its own; a file of mere guest data may be written by others. */
-function roleAccess(role: ChildRole, mode: OpenMode): NodeAccess {
+export function roleAccess(role: ChildRole, mode: OpenMode): NodeAccess {
   const access = childAccess(mode, false);
   if (role !== "data-file" || mode.exclusive) return access;
   return { uses: access.uses, unshares: access.unshares.filter((other) => other !== "write") };

@@ -8,10 +8,12 @@ import { ImageError } from "../block/error.ts";
 import { READ_ONLY } from "../block/mode.ts";
 import type { BlockNode } from "../block/node.ts";
 import { type OptionPair, OptionSet, type OptionSpec } from "../block/options.ts";
+import { findSecret } from "../graph/context.ts";
 import { createTarget } from "../graph/create.ts";
 import { type Environment, QUIET } from "../graph/environment.ts";
 import { type ImageReference, openImage } from "../graph/open.ts";
 import { creatableFormat, DEFAULT_FORMAT, findProtocol } from "../graph/registry.ts";
+import { selectSnapshot, type SnapshotSelector } from "./snapshot.ts";
 
 /** What to measure: a size or an image, for a target format. */
 export interface MeasureOptions {
@@ -23,6 +25,8 @@ export interface MeasureOptions {
   readonly size?: number | bigint | undefined;
   /** Or a source. */
   readonly source?: ImageReference | undefined;
+  /** Or one of the source's internal snapshots (`-l`). */
+  readonly snapshot?: SnapshotSelector | undefined;
   /** `-U`. */
   readonly forceShare?: boolean;
 }
@@ -45,9 +49,10 @@ export async function measureImage(
   request: MeasureOptions,
   environment: Environment = QUIET,
 ): Promise<MeasureResult> {
-  const { source, forceShare = false } = request;
+  const { source, snapshot, forceShare = false } = request;
   if (source === undefined) return await measure(request, undefined, environment);
   await using node = await openImage(source, { ...READ_ONLY, forceShare }, environment);
+  if (snapshot !== undefined) await selectSnapshot(node, snapshot);
   return await measure(request, node, environment);
 }
 
@@ -62,7 +67,7 @@ async function measure(
   const options = typedOptions(format, specs, pairs, environment);
   if (size !== undefined) options.setSize("size", size);
   if (driver.measure === undefined) throw noMeasurement(format);
-  return await driver.measure(options, source);
+  return await driver.measure(options, source, (id) => findSecret(id, environment));
 }
 
 function typedOptions(

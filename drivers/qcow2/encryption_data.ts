@@ -1,0 +1,92 @@
+/**
+ * Guest data of encrypted images (section 14): sectors of 512 bytes, each under
+ * its number in the file (LUKS) or on the disk (the old encryption).
+ *
+ * @module
+ */
+import type { BlockNode } from "../../lib/block/node.ts";
+import { Mutex } from "../../lib/block/mutex.ts";
+import type { CipherSpec } from "../../lib/crypto/algorithms.ts";
+import type { LuksVolume } from "../../lib/crypto/luks.ts";
+import { loadNodeCrypto } from "../../lib/crypto/node_crypto.ts";
+import { createSectorCipher, type SectorCipher } from "../../lib/crypto/sector_cipher.ts";
+import { readPadded } from "./_read.ts";
+import { OLD_KEY_BYTES } from "./encryption.ts";
+
+/** Bytes of a sector. */
+export const SECTOR = 512;
+/** Bytes that are encrypted and written at a time. */
+const PIECE = 2 << 20;
+
+/** Where guest bytes are. */
+export interface DataPlace {
+  /** In the data file. */
+  readonly host: number;
+  /** On the disk. */
+  readonly guest: number;
+}
+
+/** The encryption of an open image's guest data. */
+export class DataEncryption {
+  /** The LUKS volume with the key, `undefined` with the old encryption. */
+  readonly volume: LuksVolume | undefined;
+  /** Held by writes of parts of sectors, which have to read the rest. */
+  readonly partial: Mutex = new Mutex();
+  readonly #cipher: SectorCipher;
+  readonly #buffers: Uint8Array[] = [];
+
+  /** Encryption with a cipher, by sectors of the file if there is a volume, else by those of the disk. */
+  constructor(cipher: SectorCipher, volume?: LuksVolume) {
+    this.#cipher = cipher;
+    this.volume = volume;
+  }
+
+  /** Reads and decrypts; the range need not be whole sectors. */
+  async read(file: BlockNode, { host, guest }: DataPlace, into: Uint8Array): Promise<void> {
+    const skip = host % SECTOR;
+    const length = Math.ceil((skip + into.length) / SECTOR) * SECTOR;
+    const place = { host: host - skip, guest: guest - skip };
+    if (length === into.length) {
+      await readPadded(file, host, into);
+      this.#cipher.decrypt(into, into, this.#sector(place));
+      return;
+    }
+    const sectors = new Uint8Array(length);
+    await readPadded(file, place.host, sectors);
+    this.#cipher.decrypt(sectors, sectors, this.#sector(place));
+    into.set(sectors.subarray(skip, skip + into.length));
+  }
+
+  /** Encrypts and writes whole sectors. */
+  async write(file: BlockNode, { host, guest }: DataPlace, from: Uint8Array): Promise<void> {
+    for (let at = 0; at < from.length; at += PIECE) {
+      const piece = from.subarray(at, at + PIECE);
+      const buffer = this.#buffers.pop() ?? new Uint8Array(PIECE);
+      try {
+        const sectors = buffer.subarray(0, piece.length);
+        this.#cipher.encrypt(piece, sectors, this.#sector({ host: host + at, guest: guest + at }));
+        await file.write(host + at, sectors);
+      } finally {
+        this.#buffers.push(buffer);
+      }
+    }
+  }
+
+  #sector({ host, guest }: DataPlace): number {
+    return (this.volume === undefined ? guest : host) / SECTOR;
+  }
+}
+
+/** LUKS. */
+export async function luksEncryption(volume: LuksVolume): Promise<DataEncryption> {
+  return new DataEncryption(await volume.cipher(), volume);
+}
+
+const OLD_CIPHER: CipherSpec = { cipher: "aes-128", mode: "cbc", ivgen: "plain64" };
+
+/** The old encryption: the passphrase is the key, cut or filled up with zeros. Nothing tells whether it is right. */
+export async function oldEncryption(passphrase: Uint8Array): Promise<DataEncryption> {
+  const key = new Uint8Array(OLD_KEY_BYTES);
+  key.set(passphrase.subarray(0, key.length));
+  return new DataEncryption(createSectorCipher(await loadNodeCrypto(), OLD_CIPHER, key));
+}
