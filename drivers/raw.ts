@@ -11,6 +11,7 @@ import type {
   MeasureResult,
 } from "../lib/block/driver.ts";
 import { ImageError } from "../lib/block/error.ts";
+import type { NodeAccess } from "../lib/block/mode.ts";
 import type {
   BlockNode,
   Extent,
@@ -23,7 +24,6 @@ import type { OptionSet, OptionSpec } from "../lib/block/options.ts";
 import type { Allocation, Allocator } from "../lib/block/plan.ts";
 import { requireRange, requireWritable } from "../lib/block/range.ts";
 import { isAligned } from "../lib/bytes/align.ts";
-import { formatJson } from "../lib/bytes/json.ts";
 
 const SECTOR = 512;
 
@@ -32,8 +32,8 @@ const CREATE_OPTIONS: readonly OptionSpec[] = [
 ];
 
 const OPEN_OPTIONS: readonly OptionSpec[] = [
-  { name: "offset", type: "size", help: "First byte of the disk in its file" },
-  { name: "size", type: "size", help: "Virtual disk size, a multiple of 512" },
+  { name: "offset", type: "size", help: "First byte of the disk in its file", strong: true },
+  { name: "size", type: "size", help: "Virtual disk size, a multiple of 512", strong: true },
 ];
 
 /** The driver. */
@@ -88,10 +88,8 @@ function openRaw(file: BlockNode, options: OptionSet, context: DriverContext): R
     throw refuse("Specified size is not multiple of 512", "size");
   }
   const window = { offset, size };
-  const name = shownName(file, options);
-  const { unmap } = context.mode;
   if (context.looksForeign === undefined || file.readOnly) {
-    return new RawNode(file, name, window, unmap, undefined);
+    return new RawNode(file, context, window, undefined);
   }
   context.report(
     `WARNING: Image format was not specified for '${file.filename}' and probing guessed raw.`,
@@ -103,19 +101,7 @@ function openRaw(file: BlockNode, options: OptionSet, context: DriverContext): R
   context.report(
     "         Specify the 'raw' format explicitly to remove the restrictions.",
   );
-  return new RawNode(file, name, window, unmap, context.looksForeign);
-}
-
-/** The file's name alone says it all, unless options have to be repeated to see the same disk. */
-function shownName(file: BlockNode, options: OptionSet): string {
-  if (!options.has("offset") && !options.has("size")) return file.filename;
-  const description = {
-    driver: "raw",
-    offset: options.text("offset"),
-    size: options.text("size"),
-    file: { driver: file.driver, filename: file.filename },
-  };
-  return `json:${formatJson(description, "compact")}`;
+  return new RawNode(file, context, window, context.looksForeign);
 }
 
 /** The part of the file that is the disk. */
@@ -128,12 +114,13 @@ interface Window {
 /** An open raw image. Requests are the file's, moved by the window's offset. */
 class RawNode implements BlockNode {
   readonly driver = "raw";
-  readonly filename: string;
   readonly readOnly: boolean;
   readonly limits: NodeLimits;
   readonly children: readonly NodeChild[];
   readonly allocator: Allocator;
+  readonly lock?: (access: NodeAccess) => Promise<void>;
   readonly #file: BlockNode;
+  readonly #context: DriverContext;
   readonly #window: Window;
   /** Whether discards go on to the file, which does what it is told. */
   readonly #unmap: boolean;
@@ -144,21 +131,26 @@ class RawNode implements BlockNode {
 
   constructor(
     file: BlockNode,
-    filename: string,
+    context: DriverContext,
     window: Window,
-    unmap: boolean,
     looksForeign: ((head: Uint8Array) => boolean) | undefined,
   ) {
-    this.filename = filename;
-    this.readOnly = file.readOnly;
+    // What uses the disk uses the file in the same way.
+    if (file.lock !== undefined) this.lock = (access) => file.lock!(access);
+    this.#context = context;
+    this.readOnly = file.readOnly || !context.mode.writable;
     this.limits = { ...file.limits, clusterSize: 0 };
     this.children = [{ name: "file", node: file }];
     this.allocator = { allocate: (offset, length) => this.#allocate(offset, length) };
     this.#file = file;
     this.#window = window;
-    this.#unmap = unmap;
+    this.#unmap = context.mode.unmap;
     this.#looksForeign = looksForeign;
     this.#fixedLength = window.size ?? (file.readOnly ? file.length - window.offset : undefined);
+  }
+
+  get filename(): string {
+    return this.#context.filename;
   }
 
   get length(): number {

@@ -8,6 +8,7 @@ import type { DriverContext, ProtocolDriver } from "../../lib/block/driver.ts";
 import type { OpenMode } from "../../lib/block/mode.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { OptionSet, OptionSpec } from "../../lib/block/options.ts";
+import { NO_OPTIONS, OPEN_OPTIONS, readOpenOptions } from "./open_options.ts";
 import { type HostFile, openHostFile, statHostFile } from "../../lib/io/host_file.ts";
 import { errnoOf, HostError } from "../../lib/io/errno.ts";
 import { failed } from "./_errors.ts";
@@ -37,7 +38,8 @@ export const file: ProtocolDriver = {
       help: "Unit in which the file system is asked to allocate, 0 for its own choice",
     },
   ],
-  open: (filename, context) => openNode(FILE, filename, context.mode),
+  openOptions: OPEN_OPTIONS,
+  open: (filename, context, options) => openNode(FILE, filename, context.mode, options),
   // What only some commands need is loaded when they do.
   async create(filename, options, context) {
     const { createFile } = await import("./create.ts");
@@ -56,16 +58,23 @@ export const hostDevice: ProtocolDriver = {
     SIZE,
     { name: "preallocation", type: "str", help: "How space is provided (allowed values: off)" },
   ],
-  open: (filename, context) => openNode(DEVICE, filename, context.mode),
+  openOptions: OPEN_OPTIONS,
+  open: (filename, context, options) => openNode(DEVICE, filename, context.mode, options),
   create: overwriteDevice,
 };
 
-async function openNode(kind: FileKind, filename: string, mode: OpenMode): Promise<BlockNode> {
+async function openNode(
+  kind: FileKind,
+  filename: string,
+  mode: OpenMode,
+  options: OptionSet = NO_OPTIONS,
+): Promise<BlockNode> {
   if (filename === "") {
     throw new ImageError(`The '${kind.driver}' block driver requires a file name`, {
       errno: "EINVAL",
     });
   }
+  const { locks } = readOpenOptions(options, mode);
   // Looked at before it is opened: opening a FIFO could wait for ever.
   requireKind(kind, filename, mode, () => statHostFile(filename).kind);
   const host = await openHost(kind, filename, mode);
@@ -73,7 +82,8 @@ async function openNode(kind: FileKind, filename: string, mode: OpenMode): Promi
     // Once more, for the name may lead elsewhere by now.
     requireKind(kind, filename, mode, () => host.stat().kind);
     if (kind.isDevice && mode.writable) requireWritableDevice(filename);
-    return new FileNode(kind, host, mode, mode.writable ? await import("./growth.ts") : undefined);
+    const growth = mode.writable ? await import("./growth.ts") : undefined;
+    return new FileNode(kind, host, { mode, growth, locks });
   } catch (error) {
     host.close();
     throw failed(`Could not open '${filename}': `, error, filename);

@@ -26,6 +26,16 @@ const DONE = Promise.resolve();
 /** What writing needs beside the file itself; loaded for those who write. */
 export type Growth = Pick<typeof growth, "setFileLength" | "writeZeroBytes">;
 
+/** How a file is opened. */
+export interface FileSettings {
+  /** Cache, unmapping. */
+  readonly mode: OpenMode;
+  /** What writing needs; `undefined` if nothing is written. */
+  readonly growth: Growth | undefined;
+  /** Whether other users are told and looked for. */
+  readonly locks: boolean;
+}
+
 /** What the two kinds of nodes of this driver differ in. */
 export interface FileKind {
   /** The driver's name. */
@@ -57,11 +67,13 @@ export class FileNode implements BlockNode {
   #dirty = false;
   /** `null` until it is needed, `undefined` if there is none. */
   #native: NativeFile | undefined | null = null;
+  readonly #locks: boolean;
   #lock: FileLock | undefined;
 
-  /** Takes over an open file, with `growth` if it is to be written. Throws `HostError`. */
-  constructor(kind: FileKind, host: HostFile, mode: OpenMode, growth: Growth | undefined) {
+  /** Takes over an open file. Throws `HostError`. */
+  constructor(kind: FileKind, host: HostFile, { mode, growth, locks }: FileSettings) {
     this.#growth = growth;
+    this.#locks = locks;
     this.driver = kind.driver;
     this.fixedLength = kind.isDevice;
     this.filename = host.path;
@@ -174,6 +186,7 @@ export class FileNode implements BlockNode {
   }
 
   lock(access: NodeAccess): Promise<void> {
+    if (!this.#locks) return DONE;
     return this.#request(() => {
       if (this.#lock !== undefined) changeLock(this.#host, this.#lock, access);
       else if (access.uses.length + access.unshares.length > 0) {

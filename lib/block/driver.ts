@@ -114,6 +114,8 @@ export interface FormatDriver extends DriverBase {
    * caller afterwards.
    */
   open(file: BlockNode, options: OptionSet, context: DriverContext): Promise<BlockNode>;
+  /** Options of `amend -o`; absent if its images cannot be amended (`BlockNode.amender`). */
+  readonly amendOptions?: readonly OptionSpec[];
   /** Makes an image. Whatever it opened is closed on every path. */
   create?(request: CreateRequest): Promise<void>;
   /** Whether a failed `create` leaves nothing behind (the caller removes the file). */

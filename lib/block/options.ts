@@ -6,7 +6,7 @@ export type OptionType = "str" | "bool" | "num" | "size";
 
 /** One option of a driver. */
 export interface OptionSpec {
-  /** The key: `cluster_size`. */
+  /** The key: `cluster_size`. Among runtime options one that ends with a dot stands for all that begin so. */
   readonly name: string;
   /** The value's type. */
   readonly type: OptionType;
@@ -14,6 +14,11 @@ export interface OptionSpec {
   readonly help: string;
   /** The default's text, if the option is always printed on the "Formatting" line. */
   readonly default?: string;
+  /**
+   * For runtime options: what the disk holds depends on it, so an image that was opened with it has a
+   * name that repeats it.
+   */
+  readonly strong?: boolean;
 }
 
 /** A key and value as given, before they have a type. */
@@ -81,6 +86,8 @@ export class OptionSet {
   /** The options that exist. */
   readonly specs: readonly OptionSpec[];
   readonly #given = new Map<string, StoredOption>();
+  /** What was given and is still to be checked. */
+  #unchecked: readonly OptionPair[] = [];
 
   /** An empty set for `specs`; of specs with one name the first counts. */
   constructor(specs: readonly OptionSpec[], pairs: readonly OptionPair[] = []) {
@@ -89,13 +96,34 @@ export class OptionSet {
     for (const [key, value] of pairs) this.set(key, value);
   }
 
+  /** A set whose values are checked when the first of them is asked for, which then may throw. */
+  static unchecked(specs: readonly OptionSpec[], pairs: readonly OptionPair[]): OptionSet {
+    const set = new OptionSet(specs);
+    set.#unchecked = pairs;
+    return set;
+  }
+
+  /**
+   * This set, checked.
+   *
+   * @throws {ImageError} as {@linkcode set} does.
+   */
+  settled(): this {
+    const pairs = this.#unchecked;
+    this.#unchecked = [];
+    for (const [key, value] of pairs) this.set(key, value);
+    return this;
+  }
+
   /**
    * Sets a value from its text.
    *
    * @throws {ImageError} for an unknown key or a value that its type refuses.
    */
   set(key: string, text: string): void {
-    const spec = this.specs.find((spec) => spec.name === key);
+    const spec = this.specs.find(({ name }) =>
+      name === key || (name.endsWith(".") && key.startsWith(name))
+    );
     if (spec === undefined) {
       throw new ImageError(`Invalid parameter '${key}'`, { errno: "EINVAL", field: key });
     }
@@ -114,12 +142,12 @@ export class OptionSet {
 
   /** Whether a value was given (defaults do not count). */
   has(key: string): boolean {
-    return this.#given.has(key);
+    return this.settled().#given.has(key);
   }
 
   /** The text as given, or the default's. */
   text(key: string): string | undefined {
-    return this.#given.get(key)?.text ?? this.specs.find((spec) => spec.name === key)?.default;
+    return this.settled().#given.get(key)?.text ?? this.specs.find((spec) => spec.name === key)?.default;
   }
 
   /** A string, or its default. */
@@ -179,14 +207,14 @@ export class OptionSet {
   /** The same values under other specs; keys that they lack are left out. */
   restrictedTo(specs: readonly OptionSpec[]): OptionSet {
     const other = new OptionSet(specs);
-    for (const [key, stored] of this.#given) {
+    for (const [key, stored] of this.settled().#given) {
       if (specs.some((spec) => spec.name === key)) other.#given.set(key, stored);
     }
     return other;
   }
 
   #value(key: string): string | bigint | boolean | undefined {
-    const given = this.#given.get(key);
+    const given = this.settled().#given.get(key);
     if (given !== undefined) return given.value;
     const spec = this.specs.find((spec) => spec.name === key);
     return spec?.default === undefined ? undefined : typedValue(spec, spec.default);

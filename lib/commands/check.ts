@@ -8,6 +8,7 @@ import {
   environmentOf,
   FORCE_SHARE,
   FORMAT,
+  IMAGE_OPTS,
   OBJECT,
   onlyImage,
   OUTPUT,
@@ -26,7 +27,7 @@ export const check: Command = defineCommand({
   name: "check",
   description: "Check the consistency of an image, and repair it",
   synopsis: [
-    "[-f FMT] [-r leaks|all] [-T CACHE] [--output human|json]",
+    "[--image-opts | -f FMT] [-r leaks|all] [-T CACHE] [--output human|json]",
     "[-q] [-U] [--object OBJECT] [--untrusted] FILENAME",
   ],
   options: {
@@ -45,6 +46,7 @@ export const check: Command = defineCommand({
     },
     output: OUTPUT,
     forceShare: FORCE_SHARE,
+    imageOpts: IMAGE_OPTS,
     objects: OBJECT,
     untrusted: UNTRUSTED,
   },
@@ -56,7 +58,7 @@ export const check: Command = defineCommand({
     const filename = onlyImage(ctx.operands);
     const print = quiet ? () => {} : ctx.out;
     const outcome = await checkImage(
-      { filename, format },
+      { filename, format, imageOptions: ctx.options.imageOpts },
       {
         repair,
         forceShare,

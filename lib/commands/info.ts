@@ -8,6 +8,7 @@ import {
   environmentOf,
   FORCE_SHARE,
   FORMAT,
+  IMAGE_OPTS,
   OBJECT,
   onlyImage,
   OUTPUT,
@@ -20,7 +21,9 @@ const NANOSECONDS = 1_000_000_000n;
 export const info: Command = defineCommand({
   name: "info",
   description: "Show what an image is",
-  synopsis: ["[-f FMT] [-b] [-U] [--output human|json] [--object OBJECT] [--untrusted] FILENAME"],
+  synopsis: [
+    "[--image-opts | -f FMT] [-b] [-U] [--output human|json] [--object OBJECT] [--untrusted] FILENAME",
+  ],
   options: {
     format: FORMAT,
     output: OUTPUT,
@@ -30,6 +33,7 @@ export const info: Command = defineCommand({
       help: ["show the image and all its backing files"],
     },
     forceShare: FORCE_SHARE,
+    imageOpts: IMAGE_OPTS,
     objects: OBJECT,
     untrusted: UNTRUSTED,
   },
@@ -39,7 +43,7 @@ export const info: Command = defineCommand({
     const { format, output = "human", chain, forceShare } = ctx.options;
     const filename = onlyImage(ctx.operands);
     const images = await imageInfo(
-      { filename, format },
+      { filename, format, imageOptions: ctx.options.imageOpts },
       { chain, forceShare },
       environmentOf(ctx, ctx.options),
     );

@@ -5,6 +5,7 @@ import {
   environmentOf,
   FORCE_SHARE,
   FORMAT,
+  IMAGE_OPTS,
   OBJECT,
   onlyImage,
   OUTPUT,
@@ -20,7 +21,7 @@ export const map: Command = defineCommand({
   name: "map",
   description: "Show where the data of an image lies",
   synopsis: [
-    "[-f FMT] [--start-offset OFFSET] [--max-length LENGTH]",
+    "[--image-opts | -f FMT] [--start-offset OFFSET] [--max-length LENGTH]",
     "[--output human|json] [-U] [--object OBJECT] [--untrusted] FILENAME",
   ],
   options: {
@@ -41,6 +42,7 @@ export const map: Command = defineCommand({
       help: ["bytes of the disk to look at, default all"],
       parse: (text: string) => readSize("max length", text),
     },
+    imageOpts: IMAGE_OPTS,
     objects: OBJECT,
     untrusted: UNTRUSTED,
   },
@@ -50,7 +52,7 @@ export const map: Command = defineCommand({
     const { format, output = "human", start, length, forceShare } = ctx.options;
     const filename = onlyImage(ctx.operands);
     const batches = mapBatches(
-      { filename, format },
+      { filename, format, imageOptions: ctx.options.imageOpts },
       { start: start === undefined ? undefined : Number(start), length, forceShare },
       environmentOf(ctx, ctx.options),
     );

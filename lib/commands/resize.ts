@@ -3,7 +3,7 @@ import type { Preallocation } from "../block/node.ts";
 import { OptionSet } from "../block/options.ts";
 import { resizeImage } from "../ops/resize.ts";
 import { type Command, CommandError, defineCommand, UsageError } from "./_command.ts";
-import { environmentOf, FORMAT, OBJECT, QUIET, UNTRUSTED } from "./_options.ts";
+import { environmentOf, FORMAT, IMAGE_OPTS, OBJECT, QUIET, UNTRUSTED } from "./_options.ts";
 
 const PREALLOCATIONS: readonly Preallocation[] = ["off", "metadata", "falloc", "full"];
 
@@ -12,7 +12,7 @@ export const resize: Command = defineCommand({
   name: "resize",
   description: "Change the virtual size of an image",
   synopsis: [
-    "[-f FMT] [--preallocation PREALLOC] [--shrink] [-q] [--object OBJECT] [--untrusted]",
+    "[--image-opts | -f FMT] [--preallocation PREALLOC] [--shrink] [-q] [--object OBJECT] [--untrusted]",
     "FILENAME [+-]SIZE",
   ],
   options: {
@@ -32,6 +32,7 @@ export const resize: Command = defineCommand({
       long: ["shrink"],
       help: ["allow to make the image smaller; what lies beyond its new end is lost"],
     },
+    imageOpts: IMAGE_OPTS,
     objects: OBJECT,
     untrusted: UNTRUSTED,
   },
@@ -58,7 +59,11 @@ export const resize: Command = defineCommand({
     // A refusal comes with a warning that explains it, which is printed after it.
     const warnings: string[] = [];
     try {
-      await resizeImage({ filename, format: ctx.options.format }, {
+      await resizeImage({
+        filename,
+        format: ctx.options.format,
+        imageOptions: ctx.options.imageOpts,
+      }, {
         size,
         relative,
         shrink,

@@ -1,4 +1,5 @@
 import type { SecretStore } from "../block/secret.ts";
+import type { NodeNames } from "./node_names.ts";
 
 /** What opening and operations need from whoever calls them: where diagnostics go, how far to trust, when to stop. */
 export interface Environment {
@@ -13,6 +14,8 @@ export interface Environment {
   readonly untrusted: boolean;
   /** Keys and passphrases; none where absent. */
   readonly secrets?: SecretStore;
+  /** The named nodes that options can refer to; only those of the same image where absent. */
+  readonly nodes?: NodeNames;
   /** Ends a running operation early; it then throws the signal's reason. */
   readonly signal?: AbortSignal;
 }

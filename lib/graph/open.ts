@@ -1,20 +1,18 @@
 /**
- * From a name to an open image with everything below and behind it. Command-line reference, section 4.
+ * From a name or options to an open image with everything below and behind it. Command-line reference,
+ * section 4.
  *
  * @module
  */
-import type { FormatDriver, FormatEntry } from "../block/driver.ts";
+import type { OpenMode } from "../block/mode.ts";
 import { ImageError } from "../block/error.ts";
-import { childAccess, type OpenMode } from "../block/mode.ts";
 import type { BlockNode } from "../block/node.ts";
-import { type OptionPair, OptionSet } from "../block/options.ts";
-import { errnoText } from "../io/errno.ts";
-import { belowFormat, closeAfterError, driverContext, openProtocol } from "./context.ts";
+import { closeAfterError } from "./context.ts";
 import type { Environment } from "./environment.ts";
-import { gateOf } from "./gate.ts";
 import { BackingTrail } from "./identity.ts";
-import { resolveRelative } from "./names.ts";
-import { findFormat, findProtocol, nameFor, probeFile, probeHead, protocolOf } from "./registry.ts";
+import { NodeNames } from "./node_names.ts";
+import { NodeOptions } from "./node_options.ts";
+import { openTree, type Origin, originOf } from "./open_tree.ts";
 
 /** Names an image to open. */
 export interface ImageReference {
@@ -24,20 +22,20 @@ export interface ImageReference {
   readonly format?: string | undefined;
   /** `filename` is a list of options (`--image-opts`) and no name. Not together with `format`. */
   readonly imageOptions?: boolean;
+  /** More options, as an option list would have them: `encrypt.key-secret`. Not together with a list. */
+  readonly options?: Readonly<Record<string, string>>;
 }
 
-/**
- * How to open a node, as a tree of options says it. A file name and a format are the smallest one.
- */
+/** How to open a node: a name, a format, and options. */
 export interface NodeSource {
-  /** Name of the file below. */
-  readonly filename: string;
+  /** Name of the file below; without it the options say what there is. */
+  readonly filename?: string | undefined;
   /** Name of the format, or of a protocol for the bare file; probed if absent. */
   readonly driver?: string | undefined;
-  /** Runtime options of the driver. */
-  readonly options?: readonly OptionPair[];
-  /** The backing file to use instead of the stored one; `null` for none. */
-  readonly backing?: NodeSource | null;
+  /** Options of the node and those below it. */
+  readonly options?: NodeOptions;
+  /** `null`: no backing file, whatever the image says. */
+  readonly backing?: null;
 }
 
 /**
@@ -50,12 +48,36 @@ export async function openImage(
   mode: OpenMode,
   environment: Environment,
 ): Promise<BlockNode> {
+  const source = sourceOf(image, mode, environment);
   try {
-    return await openNode({ filename: image.filename, driver: image.format }, mode, environment);
+    return await openNode(source, mode, environment);
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
     throw error.prefixed(`Could not open '${image.filename}': `);
   }
+}
+
+const FORCE_SHARE = "force-share";
+
+function sourceOf(
+  { filename, format, imageOptions = false, options = {} }: ImageReference,
+  mode: OpenMode,
+  environment: Environment,
+): NodeSource {
+  if (!imageOptions) {
+    return { filename, driver: format, options: new NodeOptions(Object.entries(options)) };
+  }
+  if (format !== undefined) throw contradiction("--image-opts and --format are mutually exclusive");
+  const list = NodeOptions.fromList(filename, environment.warn);
+  const share = list.get(FORCE_SHARE);
+  if (mode.forceShare && share !== undefined && share !== "on") {
+    throw contradiction("--force-share/-U conflicts with image options");
+  }
+  return { options: list };
+}
+
+function contradiction(message: string): ImageError {
+  return new ImageError(message, { errno: "EINVAL" });
 }
 
 /**
@@ -68,47 +90,28 @@ export async function openNode(
   environment: Environment,
   trail: BackingTrail = new BackingTrail(),
 ): Promise<BlockNode> {
-  const { driver: name } = source;
-  let format = name === undefined ? undefined : findFormat(name);
-  const bare = name === undefined || format !== undefined ? undefined : findProtocol(name);
-  if (name !== undefined && format === undefined && bare === undefined) {
-    throw new ImageError(`Unknown driver '${name}'`, { errno: "EINVAL", field: "driver" });
-  }
-  if (mode.forceShare && mode.writable) {
-    throw new ImageError("force-share=on can only be used with read-only images", {
-      errno: "EINVAL",
-    });
-  }
-  const file = bare === undefined
-    ? await openProtocol(protocolOf(source.filename), belowFormat(mode), environment)
-    : await openProtocol(
-      { protocol: bare, filename: nameFor(bare, source.filename) },
-      mode,
-      environment,
-    );
-  try {
-    trail.enter(file, source.filename);
-    if (bare !== undefined) {
-      await file.lock?.(childAccess(mode, true));
-      return file;
-    }
-    const isProbed = format === undefined;
-    format ??= await probeFile(file);
-    const driver = await format.load();
-    await file.lock?.(childAccess(mode, driver.transparent));
-    const node = await openFormat(driver, file, source, mode, environment, isProbed && format);
-    const whole = await withBacking(node, source, mode, environment, trail);
-    sources.set(whole, source);
-    return whole;
-  } catch (error) {
-    // A node that was opened on the file has closed it; closing it again does nothing.
-    await closeAfterError(file);
-    throw error;
-  }
+  const options = source.options?.copy() ?? new NodeOptions();
+  if (source.driver !== undefined) options.set("driver", source.driver);
+  if (source.backing === null) options.set("backing", null);
+  return await openWhole({ filename: source.filename, options }, mode, environment, trail);
 }
 
-/** What open images were opened as. */
-const sources = new WeakMap<BlockNode, NodeSource>();
+async function openWhole(
+  { filename, options }: Origin,
+  mode: OpenMode,
+  environment: Environment,
+  trail: BackingTrail,
+): Promise<BlockNode> {
+  const node = await openTree(
+    { filename, options: options.copy(), as: "image", depth: 0 },
+    { mode, written: mode.writable, autoReadOnly: false },
+    environment.nodes === undefined ? { ...environment, nodes: new NodeNames() } : environment,
+    trail,
+  );
+  if (!mode.writable || !node.readOnly) return node;
+  await closeAfterError(node);
+  throw new ImageError("Block node is read-only", { errno: "EACCES" });
+}
 
 /**
  * Closes the backing file of an open image and opens it again in another mode, which is how it becomes
@@ -123,72 +126,19 @@ export async function reopenBacking(
 ): Promise<BlockNode> {
   const link = image.backing!;
   const before = link.node!;
-  const source = sources.get(before);
-  if (source === undefined) throw new Error("only what was opened here can be opened again");
+  const origin = originOf(before);
+  if (origin === undefined) throw new Error("only what was opened here can be opened again");
   link.attach(null);
   await before[Symbol.asyncDispose]();
   // That nobody named the format was told when it was opened for the first time, if it mattered.
   let isOpen = false;
-  const node = await openNode(source, mode, {
+  const node = await openWhole(origin, mode, {
     ...environment,
     report(line, fromProgram) {
-      if (isOpen || source.driver !== undefined) environment.report(line, fromProgram);
+      if (isOpen || origin.options.has("driver")) environment.report(line, fromProgram);
     },
-  });
+  }, new BackingTrail());
   isOpen = true;
   link.attach(node);
   return node;
-}
-
-async function openFormat(
-  driver: FormatDriver,
-  file: BlockNode,
-  source: NodeSource,
-  mode: OpenMode,
-  environment: Environment,
-  probed: FormatEntry | false,
-): Promise<BlockNode> {
-  const context = driverContext(file.filename, mode, environment, {
-    looksForeign: probed ? (head) => probeHead(head, "") !== probed : undefined,
-  });
-  try {
-    const options = new OptionSet(driver.openOptions, source.options);
-    return await driver.open(file, options, context);
-  } catch (error) {
-    // A driver that gives no reason of its own.
-    if (error instanceof ImageError && error.errno && error.message === errnoText(error.errno)) {
-      throw error.prefixed(`Could not open '${file.filename}': `);
-    }
-    throw error;
-  }
-}
-
-/** Opens the backing file of an open image, and closes the image if that fails. */
-async function withBacking(
-  node: BlockNode,
-  source: NodeSource,
-  mode: OpenMode,
-  environment: Environment,
-  trail: BackingTrail,
-): Promise<BlockNode> {
-  if (mode.metadataOnly || mode.noBacking || source.backing === null) return node;
-  const link = node.backing;
-  if (link === undefined || (link.name === "" && source.backing === undefined)) return node;
-  try {
-    const behind = source.backing ?? backingSource(node, environment);
-    const backingMode: OpenMode = { ...mode, writable: false, resizing: false };
-    link.attach(await openNode(behind, backingMode, environment, trail));
-    return node;
-  } catch (error) {
-    await closeAfterError(node);
-    if (!(error instanceof ImageError)) throw error;
-    throw error.prefixed("Could not open backing file: ");
-  }
-}
-
-/** What an image stores of its backing file, as a source. */
-function backingSource(node: BlockNode, environment: Environment): NodeSource {
-  const { name, format } = node.backing!;
-  gateOf(environment).pass({ role: "backing", filename: name, image: node.filename });
-  return { filename: resolveRelative(node.filename, name), driver: format };
 }

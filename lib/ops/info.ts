@@ -12,6 +12,7 @@ import { gateOf } from "../graph/gate.ts";
 import { BackingTrail } from "../graph/identity.ts";
 import { resolveRelative } from "../graph/names.ts";
 import { type ImageReference, openImage } from "../graph/open.ts";
+import { lowestFile } from "../graph/shown_names.ts";
 
 /** What `info` tells of one image (or node below it). */
 export interface ImageInfo {
@@ -79,18 +80,12 @@ export async function imageInfo(
   let next: ImageReference | undefined = image;
   while (next !== undefined) {
     await using node = await openImage(next, mode, environment);
-    if (options.chain) trail.enter(lowest(node), next.filename);
+    if (options.chain) trail.enter(lowestFile(node), next.filename);
     const info = await describe(node);
     images.push(info);
     next = options.chain ? backingOf(info, environment) : undefined;
   }
   return images;
-}
-
-/** The first file of an image: what it is told apart from others by. */
-function lowest(node: BlockNode): BlockNode {
-  const below = node.children.find((child) => child.name === "file");
-  return below === undefined ? node : lowest(below.node);
 }
 
 function backingOf(info: ImageInfo, environment: Environment): ImageReference | undefined {
@@ -127,12 +122,13 @@ async function describe(node: BlockNode): Promise<ImageInfo> {
 }
 
 function backingNames(
-  { backing, filename }: BlockNode,
+  node: BlockNode,
 ): Pick<ImageInfo, "backingFilename" | "fullBackingFilename" | "backingFormat"> {
+  const { backing } = node;
   if (backing === undefined || backing.name === "") return {};
   let resolved: string | undefined;
   try {
-    resolved = resolveRelative(filename, backing.name);
+    resolved = resolveRelative(lowestFile(node).filename, backing.name);
   } catch {
     // Shown as unknown.
   }

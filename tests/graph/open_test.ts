@@ -3,6 +3,7 @@ import { ImageError } from "../../lib/block/error.ts";
 import { type OpenMode, READ_ONLY } from "../../lib/block/mode.ts";
 import { type Environment, QUIET } from "../../lib/graph/environment.ts";
 import { fileIdentity, filesOf, pathIdentity } from "../../lib/graph/identity.ts";
+import { NodeOptions } from "../../lib/graph/node_options.ts";
 import { openImage, openNode } from "../../lib/graph/open.ts";
 import { loadNative } from "../../lib/io/native.ts";
 import { createImage } from "../../lib/ops/create.ts";
@@ -121,7 +122,7 @@ Deno.test("a source may say which backing file to use, or that there is none", a
     assertEquals(node.backing?.node, null);
   }
   await using node = await openNode(
-    { filename, backing: { filename: other } },
+    { filename, options: new NodeOptions([["backing.file.filename", other]]) },
     READ_ONLY,
     QUIET,
   );
@@ -131,7 +132,7 @@ Deno.test("a source may say which backing file to use, or that there is none", a
 Deno.test("a source's options are the driver's", async () => {
   await using dir = await tempDir();
   await Deno.writeFile(dir.file("a"), new Uint8Array(4096));
-  const options = [["offset", "1k"], ["size", "512"]] as const;
+  const options = new NodeOptions([["offset", "1k"], ["size", "512"]]);
   await using node = await openNode(
     { filename: dir.file("a"), driver: "raw", options },
     READ_ONLY,
