@@ -52,6 +52,8 @@ export {
   type CompareOptions,
   type CompareResult,
 } from "./ops/compare.ts";
+export { type BitmapAction, type BitmapOptions, changeBitmap } from "./ops/bitmap.ts";
+export { amendImage, type AmendOptions } from "./ops/amend.ts";
 export { checkImage, type CheckOptions, type CheckOutcome } from "./ops/check.ts";
 export { type ImageInfo, imageInfo, type InfoOptions } from "./ops/info.ts";
 export { type MapEntry, mapImage, type MapOptions } from "./ops/map.ts";
@@ -59,8 +61,6 @@ export { measureImage, type MeasureOptions } from "./ops/measure.ts";
 export { commitImage, type CommitOptions } from "./ops/commit.ts";
 export { rebaseImage, type RebaseOptions } from "./ops/rebase.ts";
 export { resizeImage, type ResizeOptions } from "./ops/resize.ts";
-export type { Progress } from "./ops/progress.ts";
-export type { ImageReference } from "./graph/open.ts";
 export {
   applySnapshot,
   createSnapshot,
@@ -68,7 +68,10 @@ export {
   deleteSnapshot,
   listSnapshots,
   type SnapshotOptions,
+  type SnapshotSelector,
 } from "./ops/snapshot.ts";
+export type { Progress } from "./ops/progress.ts";
+export type { ImageReference } from "./graph/open.ts";
 export { type Environment, QUIET } from "./graph/environment.ts";
 export { ImageError, type ImageErrorDetails } from "./block/error.ts";
 export { CACHE_MODES, type CacheMode } from "./block/mode.ts";

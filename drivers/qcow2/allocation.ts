@@ -24,7 +24,7 @@ const MANY_PLACES = 4096;
  */
 export class Refcounts {
   /** How refcounts lie in a block. */
-  readonly format: RefcountFormat;
+  format: RefcountFormat;
   /** Refcount blocks in memory. */
   readonly cache: TableCache;
   readonly #image: Qcow2Image;
@@ -70,6 +70,18 @@ export class Refcounts {
     this.#nextByte = 0;
     this.#released.clear();
     await this.load();
+  }
+
+  /**
+   * Takes over a structure that the header names already, with refcounts of
+   * the width that it says. What is cached of the one before has to be written.
+   */
+  adopt(table: RefcountTable): void {
+    const { header, geometry, overlap } = this.#image;
+    this.cache.clear();
+    this.format = refcountFormat(header.refcountOrder, geometry.clusterSize);
+    this.#table = table;
+    overlap.reset();
   }
 
   /** Bytes of refcount block `index` as cached (valid until the next await), `undefined` where there is none. */
@@ -203,18 +215,6 @@ export class Refcounts {
     }
   }
 
-  /** Runs `section` and deallocates freed clusters when it has ended, neighbours in one go. */
-  holdingDiscards<T>(section: () => Promise<T>): Promise<T> {
-    return this.#released.holding(section);
-  }
-
-  /**
-   * A new refcount table at host offset `start` (a multiple of what a block
-   * covers, or behind everything used), with blocks for `extra` more clusters;
-   * answers with the end of what was made, bytes.
-   *
-   * @throws {ImageError} `EFBIG` above the format's limit.
-   */
   /**
    * Block `index`, whose refcounts the caller changes himself before the next
    * await (`cache.touch` says so); `undefined` where there is none. Others are
@@ -243,6 +243,18 @@ export class Refcounts {
     if (this.#released.places > MANY_PLACES) await this.#released.deallocate();
   }
 
+  /** Runs `section` and deallocates freed clusters when it has ended, neighbours in one go. */
+  holdingDiscards<T>(section: () => Promise<T>): Promise<T> {
+    return this.#released.holding(section);
+  }
+
+  /**
+   * A new refcount table at host offset `start` (a multiple of what a block
+   * covers, or behind everything used), with blocks for `extra` more clusters;
+   * answers with the end of what was made, bytes.
+   *
+   * @throws {ImageError} `EFBIG` above the format's limit.
+   */
   async growTable(start: number, extra: number, size: "exact" | "generous"): Promise<number> {
     await this.#released.settle(start, Infinity);
     const area = await growRefcountTable(this.#image, { start, extra, size });

@@ -6,7 +6,8 @@
 import type { CreateRequest, DriverContext } from "../../lib/block/driver.ts";
 import { ImageError, reasonText } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
-import { Autoclear, Compatible, Incompatible, MAX_BACKING_NAME } from "./_layout.ts";
+import { Autoclear, Compatible, Incompatible } from "./_layout.ts";
+import { changeBacking } from "./backing.ts";
 import {
   announceEncryption,
   type EncryptionPlan,
@@ -15,13 +16,7 @@ import {
 } from "./encryption_create.ts";
 import type { Qcow2Header } from "./header.ts";
 import { geometryOf } from "./header_reader.ts";
-import {
-  encodeHeader,
-  type HeaderOwner,
-  writeHeader,
-  writeHeaderBody,
-  writeMagic,
-} from "./header_writer.ts";
+import { encodeHeader, writeHeaderBody, writeMagic } from "./header_writer.ts";
 import { Qcow2Image } from "./image.ts";
 import { flushImage } from "./lazy.ts";
 import { CREATE_OPTIONS, type CreateParameters, createParameters } from "./options.ts";
@@ -179,36 +174,5 @@ async function assignBacking(
         `'${backingFormat ?? ""}': ${reasonText(error)}`,
       { errno, field: "backing_file", cause: error },
     );
-  }
-}
-
-/**
- * Stores another backing file name (`""`: none) and format in the header,
- * which `write` brings into the file.
- *
- * @throws {ImageError} `EINVAL` for a name above 1023 bytes and for an image whose data file is a
- * raw image, `ENOSPC` if the name does not fit into the header cluster; nothing is changed then.
- */
-export async function changeBacking(
-  image: Qcow2Image,
-  name: string,
-  format: string | undefined,
-  write: (image: HeaderOwner) => Promise<void> = writeHeader,
-): Promise<void> {
-  const { header } = image;
-  const raw = (header.autoclear & BigInt(Autoclear.dataFileRaw)) !== 0n;
-  const length = new TextEncoder().encode(name).length;
-  if ((raw && name !== "") || length > MAX_BACKING_NAME) {
-    throw ImageError.fromErrno("EINVAL", { field: "backing_file" });
-  }
-  const { backingFile, backingFormat } = header;
-  header.backingFile = name;
-  header.backingFormat = format;
-  try {
-    await write(image);
-  } catch (error) {
-    header.backingFile = backingFile;
-    header.backingFormat = backingFormat;
-    throw error;
   }
 }

@@ -2,6 +2,7 @@ import type { CreateRequest, DriverContext, FormatDriver } from "../../lib/block
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
 import { OPEN_OPTIONS } from "./open_options.ts";
+import { AMEND_OPTIONS } from "./amend_options.ts";
 import { CREATE_OPTIONS } from "./options.ts";
 
 /**
@@ -17,6 +18,7 @@ export const qcow2: FormatDriver = {
   transparent: false,
   packs: true,
   createOptions: CREATE_OPTIONS,
+  amendOptions: AMEND_OPTIONS,
   openOptions: OPEN_OPTIONS,
   // What only some commands need is loaded when they do.
   open: async (file: BlockNode, options: OptionSet, context: DriverContext) => {

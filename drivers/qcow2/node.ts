@@ -1,4 +1,5 @@
 import type {
+  Amender,
   BackingLink,
   BitmapStore,
   Checker,
@@ -40,6 +41,8 @@ export interface Qcow2Parts {
   makeEmpty(): Promise<void>;
   /** Checks. */
   readonly checker?: Checker;
+  /** Changes of options. */
+  readonly amender?: Amender;
   /** Internal snapshots. */
   readonly snapshots?: SnapshotStore;
   /** Bitmaps, or why the image can have none. */
@@ -49,7 +52,6 @@ export interface Qcow2Parts {
 /** The node of an open image. */
 export class Qcow2Node implements BlockNode {
   readonly driver = "qcow2";
-  readonly filename: string;
   readonly readOnly: boolean;
   readonly limits: NodeLimits;
   readonly backing: BackingLink;
@@ -57,6 +59,7 @@ export class Qcow2Node implements BlockNode {
   readonly packer?: PackTarget;
   readonly emptier?: Emptier;
   readonly checker?: Checker;
+  readonly amender?: Amender;
   readonly snapshots?: SnapshotStore;
   readonly bitmaps?: BitmapStore;
   readonly withoutBitmaps?: string;
@@ -68,7 +71,6 @@ export class Qcow2Node implements BlockNode {
   constructor(image: Qcow2Image, parts: Qcow2Parts) {
     this.#image = image;
     this.#parts = parts;
-    this.filename = image.context.filename;
     this.readOnly = !image.context.mode.writable;
     const { clusterSize, subclusterSize, entrySize } = image.geometry;
     this.limits = {
@@ -91,9 +93,14 @@ export class Qcow2Node implements BlockNode {
       };
     }
     if (parts.checker !== undefined) this.checker = parts.checker;
+    if (parts.amender !== undefined) this.amender = parts.amender;
     if (parts.snapshots !== undefined) this.snapshots = parts.snapshots;
     if (typeof parts.bitmaps === "string") this.withoutBitmaps = parts.bitmaps;
     else this.bitmaps = parts.bitmaps;
+  }
+
+  get filename(): string {
+    return this.#image.context.filename;
   }
 
   get length(): number {

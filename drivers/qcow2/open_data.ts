@@ -28,7 +28,7 @@ export async function openData(
       await resizeImage(image, length, how, bitmaps);
     },
     changeBacking: async (name, format) => {
-      const { changeBacking } = await import("./create.ts");
+      const { changeBacking } = await import("./backing.ts");
       await changeBacking(image, name, format);
     },
     makeEmpty: async () => {
@@ -37,6 +37,12 @@ export async function openData(
     },
     beforeClose: () => bitmaps.store(),
     checker: checkerOf(image),
+    amender: {
+      amend: async (options, request) => {
+        const { amendImage } = await import("./amend.ts");
+        await amendImage(image, bitmaps, options, request);
+      },
+    },
     snapshots: snapshotStore(image),
     bitmaps: image.header.version >= 3 ? bitmaps : "Cannot store dirty bitmaps in qcow2 v2 files",
   });

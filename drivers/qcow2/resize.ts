@@ -32,19 +32,13 @@ export async function resizeImage(
   how: Preallocation,
   bitmaps?: Bitmaps,
 ): Promise<void> {
-  const { header, context } = image;
-  const refuse = (message: string, errno: "EINVAL" | "ENOTSUP") =>
-    new ImageError(message, { errno, file: context.filename, field: "size" });
-  if (length % 512 !== 0) throw refuse("The new size must be a multiple of 512", "EINVAL");
-  if (header.snapshotCount > 0 && header.version < 3) {
-    throw refuse("Can't resize a v2 image which has snapshots", "ENOTSUP");
-  }
-  bitmaps?.assertResizable();
+  const { header } = image;
+  assertResizable(image, length, bitmaps);
   image.assertUsable();
 
   if (length < header.size) {
     if (how !== "off") {
-      throw refuse("Preallocation can't be used for shrinking an image", "EINVAL");
+      throw refuse(image, "Preallocation can't be used for shrinking an image", "EINVAL");
     }
     await shrink(image, length);
   } else {
@@ -54,6 +48,29 @@ export async function resizeImage(
   }
   await storeSize(image, length);
   bitmaps?.resize(length);
+}
+
+/**
+ * Whether an image may have a virtual size of `length` bytes, as far as can be
+ * known before it is tried; `version` is that of the format by then.
+ *
+ * @throws {ImageError} with the reference's texts.
+ */
+export function assertResizable(
+  image: Qcow2Image,
+  length: number,
+  bitmaps?: Bitmaps,
+  version: number = image.header.version,
+): void {
+  if (length % 512 !== 0) throw refuse(image, "The new size must be a multiple of 512", "EINVAL");
+  if (image.header.snapshotCount > 0 && version < 3) {
+    throw refuse(image, "Can't resize a v2 image which has snapshots", "ENOTSUP");
+  }
+  bitmaps?.assertResizable();
+}
+
+function refuse(image: Qcow2Image, message: string, errno: "EINVAL" | "ENOTSUP"): ImageError {
+  return new ImageError(message, { errno, file: image.context.filename, field: "size" });
 }
 
 async function storeSize(image: Qcow2Image, length: number): Promise<void> {

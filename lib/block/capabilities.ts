@@ -1,4 +1,5 @@
 import type { BlockNode } from "./node.ts";
+import type { OptionSet } from "./options.ts";
 
 /** A value in format-specific information; objects keep insertion order. */
 export type InfoValue =
@@ -36,6 +37,26 @@ export interface BackingLink {
   attach(node: BlockNode | null): void;
   /** Rewrites the stored name and format. Absent where the format cannot. */
   change?(name: string, format: string | undefined): Promise<void>;
+}
+
+/** How to change an image's options. */
+export interface AmendRequest {
+  /** Allow what cannot be undone by anybody: to erase the last key of an encrypted image. */
+  readonly force: boolean;
+  /** Called with a fraction from 0 to 1, as often as the driver likes; it may go back when a next part begins. */
+  readonly onProgress?: ((fraction: number) => void) | undefined;
+}
+
+/** Changing the options of an image in place. */
+export interface Amender {
+  /**
+   * Gives an open, writable image other options; `options` are typed values of
+   * its driver's `amendOptions`. What can be known to fail fails before anything
+   * is changed.
+   *
+   * @throws {ImageError}
+   */
+  amend(options: OptionSet, request: AmendRequest): Promise<void>;
 }
 
 /** Emptying an image whose content is in its backing file by now. */
@@ -113,27 +134,6 @@ export interface SnapshotInfo {
 export interface SnapshotStore {
   /** All, in table order. Those that the other members take come from here. */
   list(): readonly SnapshotInfo[];
-}
-
-/** A persistent dirty bitmap. */
-export interface BitmapInfo {
-  /** Name. */
-  readonly name: string;
-  /** Bytes of the disk for a bit. */
-  readonly granularity: number;
-  /** `in-use`, `auto`: as the file says, or will say. */
-  readonly flags: readonly string[];
-  /** It follows what the guest writes. */
-  readonly enabled: boolean;
-  /** It was closed properly by those who had it before. Others can be removed, and nothing else. */
-  readonly consistent: boolean;
-}
-
-/** A bitmap to be made. */
-export interface NewBitmap {
-  /** Name. */
-  readonly name: string;
-  /** Bytes of the disk for a bit, a power of two from 512 on. */
 
   // The rest is there where the image can do it, as it was opened.
 
@@ -164,6 +164,27 @@ export interface NewBitmap {
    * @throws {ImageError}
    */
   select?(snapshot: SnapshotInfo): Promise<void>;
+}
+
+/** A persistent dirty bitmap. */
+export interface BitmapInfo {
+  /** Name. */
+  readonly name: string;
+  /** Bytes of the disk for a bit. */
+  readonly granularity: number;
+  /** `in-use`, `auto`: as the file says, or will say. */
+  readonly flags: readonly string[];
+  /** It follows what the guest writes. */
+  readonly enabled: boolean;
+  /** It was closed properly by those who had it before. Others can be removed, and nothing else. */
+  readonly consistent: boolean;
+}
+
+/** A bitmap to be made. */
+export interface NewBitmap {
+  /** Name. */
+  readonly name: string;
+  /** Bytes of the disk for a bit, a power of two from 512 on. */
   readonly granularity: number;
   /** It follows what the guest writes from now on. */
   readonly enabled: boolean;

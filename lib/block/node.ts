@@ -1,5 +1,6 @@
 import type { Allocator, PackedRun, PackTarget } from "./plan.ts";
 import type {
+  Amender,
   BackingLink,
   BitmapStore,
   Checker,
@@ -132,6 +133,8 @@ export interface BlockNode extends AsyncDisposable {
   readonly emptier?: Emptier;
   /** Consistency checks and repair. */
   readonly checker?: Checker;
+  /** Other options for an image that exists. */
+  readonly amender?: Amender;
   /** Internal snapshots. */
   readonly snapshots?: SnapshotStore;
   /** Persistent dirty bitmaps. */

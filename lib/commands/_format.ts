@@ -61,17 +61,25 @@ export function optionHelp(
   format: string,
   filename: string | undefined,
 ): string {
-  const lines = specs.map(({ name, type, help }) =>
-    `${`  ${name}=<${TYPE_TEXT[type]}>`.padEnd(HELP_COLUMN)} - ${help}\n`
-  );
   return [
     filename === undefined ? `Supported ${format} options:\n` : "Supported options:\n",
-    ...lines,
+    ...specs.map(optionLine),
     filename === undefined
       ? "\nThe protocol level may support further options.\n" +
         "Specify the target filename to include those options.\n"
       : "",
   ].join("");
+}
+
+/** What `amend -o help` prints of the options that images of a format can be given later. */
+export function amendOptionHelp(
+  { format, options }: { readonly format: string; readonly options: readonly OptionSpec[] },
+): string {
+  return [`Amend options for '${format}':\n`, ...options.map(optionLine)].join("");
+}
+
+function optionLine({ name, type, help }: OptionSpec): string {
+  return `${`  ${name}=<${TYPE_TEXT[type]}>`.padEnd(HELP_COLUMN)} - ${help}\n`;
 }
 
 /** A number below 2^53 / 100 with two decimals as C prints it: of two equally near ones the even one. */

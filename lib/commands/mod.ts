@@ -18,6 +18,11 @@ export interface CommandEntry {
 /** All commands. */
 export const COMMANDS: readonly CommandEntry[] = [
   {
+    name: "amend",
+    description: "Change the options of an image",
+    load: async () => (await import("./amend.ts")).amend,
+  },
+  {
     name: "bitmap",
     description: "Change a dirty bitmap of an image",
     load: async () => (await import("./bitmap.ts")).bitmap,
