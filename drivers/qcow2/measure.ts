@@ -181,8 +181,7 @@ async function visibleExtent(
 function bitmapsSize(source: BlockNode, clusterSize: number): number {
   let total = 0;
   let directory = 0;
-  for (const { name, granularity, consistent } of source.bitmaps!.list()) {
-    if (!consistent) continue;
+  for (const { name, granularity } of source.bitmaps!.list()) {
     const bytes = Math.ceil(Math.ceil(source.length / granularity) / 8);
     const clusters = Math.ceil(bytes / clusterSize);
     total += clusters * clusterSize + roundUp(clusters * 8, clusterSize);

@@ -1,7 +1,7 @@
 import { ImageError } from "../block/error.ts";
 import type { Preallocation } from "../block/node.ts";
 import { OptionSet } from "../block/options.ts";
-import { resizeImage } from "../ops/resize.ts";
+import { resizeImage, SHRINK_WARNING } from "../ops/resize.ts";
 import { type Command, CommandError, defineCommand, UsageError } from "./_command.ts";
 import { environmentOf, FORMAT, IMAGE_OPTS, OBJECT, QUIET, UNTRUSTED } from "./_options.ts";
 
@@ -70,7 +70,7 @@ export const resize: Command = defineCommand({
         ...(preallocation === undefined ? {} : { preallocation }),
       }, {
         ...environmentOf(ctx, ctx.options),
-        warn: (text) => void warnings.push(text),
+        warn: (text) => text === SHRINK_WARNING ? void warnings.push(text) : ctx.warn(text),
       });
     } catch (error) {
       ctx.report(error);

@@ -22,7 +22,9 @@ export interface ResizeOptions {
   readonly preallocation?: Preallocation;
 }
 
-const SHRINK_WARNING = "Shrinking an image will delete all data beyond the shrunken image's end. " +
+/** The warning that comes with the refusal to shrink. */
+export const SHRINK_WARNING: string =
+  "Shrinking an image will delete all data beyond the shrunken image's end. " +
   "Before performing such an operation, make sure there is no important data there.";
 
 /**
