@@ -12,6 +12,8 @@ interface Recipe {
   readonly size: string;
   /** What is then done: `qemu-io` commands, or arguments of `qemu-img`. */
   readonly steps: readonly (string | readonly string[])[];
+  /** What is done to the bytes at last. */
+  readonly change?: (image: Uint8Array) => void;
 }
 
 const SNAPSHOT = ["snapshot", "-c", "one", "a.qcow2"];
@@ -179,6 +181,23 @@ const RECIPES = {
       ["snapshot", "-d", "one", "a.qcow2"],
     ],
   },
+  /** The bitmaps are of no use, so that nobody touches them. */
+  "snapshots and inconsistent bitmaps": {
+    options: "cluster_size=1k,refcount_bits=4",
+    size: "400k",
+    steps: [
+      ["bitmap", "--add", "-g", "512", "a.qcow2", "b0"],
+      "write -P 1 0 20k",
+      SNAPSHOT,
+      ["bitmap", "--add", "a.qcow2", "b1"],
+      "write -P 2 100k 20k",
+    ],
+    change(image) {
+      const entry = bitmapDirectory(image);
+      // Two entries, 32 bytes each: both are in use, as after a crash.
+      for (const flags of [entry + 12, entry + 32 + 12]) image[flags + 3]! |= 1;
+    },
+  },
   "2 MiB clusters": {
     options: "cluster_size=2M",
     size: "20M",
@@ -216,13 +235,18 @@ export function checkedImage(name: ImageName): Promise<ImageFiles> {
   return files;
 }
 
-async function make({ options, size, steps }: Recipe): Promise<ImageFiles> {
+async function make({ options, size, steps, change }: Recipe): Promise<ImageFiles> {
   await using dir = await tempDir();
   const cwd = dir.path;
   await useReference(["create", "-q", "-f", "qcow2", "-o", options, "a.qcow2", size], { cwd });
   for (const step of steps) {
     if (typeof step !== "string") await useReference(step, { cwd });
     else await writeWithReference("a.qcow2", [step], { cwd, format: "qcow2" });
+  }
+  if (change !== undefined) {
+    const image = await Deno.readFile(dir.file("a.qcow2"));
+    change(image);
+    await Deno.writeFile(dir.file("a.qcow2"), image);
   }
   await useReference(["check", "-q", "a.qcow2"], { cwd });
   const files = new Map<string, Uint8Array<ArrayBuffer>>();
