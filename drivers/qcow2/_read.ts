@@ -1,8 +1,8 @@
 import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 
-/** File offsets are signed: there are none from here on. */
-const OFFSET_LIMIT = 2 ** 63;
+/** Nobody reads beyond: file offsets are signed, and the reference keeps them a good way off the last one. */
+const OFFSET_LIMIT = 2 ** 63 - 2 ** 30;
 
 /**
  * Fills `into` from `offset` of a file; what lies past the file's end reads as

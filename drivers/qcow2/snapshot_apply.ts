@@ -3,7 +3,7 @@ import { MAX_L1_BYTES } from "./_layout.ts";
 import type { Qcow2Image } from "./image.ts";
 import { switchL1 } from "./l1_table.ts";
 import { markedDirty } from "./lazy.ts";
-import { readSnapshotL1 } from "./snapshot_l1.ts";
+import { readSnapshotL1, requireL1 } from "./snapshot_l1.ts";
 import { countReferences } from "./snapshot_walk.ts";
 import type { Snapshot } from "./snapshots.ts";
 import type { EntryTable } from "./table.ts";
@@ -18,6 +18,7 @@ import type { EntryTable } from "./table.ts";
  */
 export async function applySnapshot(image: Qcow2Image, snapshot: Snapshot): Promise<void> {
   const { header } = image;
+  requireTable(image, snapshot);
   const length = requireLength(image, snapshot);
   const entries = Math.max(header.l1Size, Math.ceil(length / image.geometry.l2Span));
   const l1 = await readSnapshotL1(image, snapshot, entries);
@@ -39,6 +40,17 @@ export async function applySnapshot(image: Qcow2Image, snapshot: Snapshot): Prom
     // All that the disk has now the snapshot has, too: no flag of it can come from what is freed here.
     await countReferences(image, old, -1);
   });
+}
+
+/** Says what is wrong with a snapshot's L1 table: who asked for it hears the class of the error alone. */
+function requireTable(image: Qcow2Image, snapshot: Snapshot): void {
+  try {
+    requireL1(image, snapshot);
+  } catch (error) {
+    const { message, errno, file, field } = ImageError.from(error);
+    image.context.report(message, true);
+    throw ImageError.fromErrno(errno ?? "EINVAL", { file, field });
+  }
 }
 
 /** The size of a snapshot's disk, as a number. */

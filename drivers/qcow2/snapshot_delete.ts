@@ -2,7 +2,7 @@ import { during } from "../../lib/block/error.ts";
 import type { Qcow2Image } from "./image.ts";
 import { writeL1 } from "./l1_table.ts";
 import { markedDirty } from "./lazy.ts";
-import { readSnapshotL1 } from "./snapshot_l1.ts";
+import { readSnapshotL1, requireL1 } from "./snapshot_l1.ts";
 import { countReferences } from "./snapshot_walk.ts";
 import { type Snapshot, writeSnapshotTable } from "./snapshots.ts";
 
@@ -16,7 +16,7 @@ import { type Snapshot, writeSnapshotTable } from "./snapshots.ts";
  */
 export async function deleteSnapshot(image: Qcow2Image, snapshot: Snapshot): Promise<void> {
   const { refcounts } = image;
-  const l1 = await readSnapshotL1(image, snapshot);
+  requireL1(image, snapshot);
   await markedDirty(image, async () => {
     const others = image.snapshots.entries.filter((other) => other !== snapshot);
     await during(
@@ -25,6 +25,7 @@ export async function deleteSnapshot(image: Qcow2Image, snapshot: Snapshot): Pro
     );
     try {
       await during("Failed to free the cluster and L1 table", async () => {
+        const l1 = await readSnapshotL1(image, snapshot);
         await countReferences(image, l1, -1);
         await refcounts.free(snapshot.l1Offset, l1.bytes.length, "snapshot");
       });

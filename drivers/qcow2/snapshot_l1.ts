@@ -30,14 +30,13 @@ export function requireL1({ context, geometry }: ImageFacts, snapshot: Snapshot)
  * The L1 table of a snapshot, with as many entries behind it as make it
  * `entries` long.
  *
- * @throws {ImageError} where {@linkcode requireL1} does, and if it cannot be read.
+ * @throws {ImageError} if it cannot be read. {@linkcode requireL1} has to come first.
  */
 export async function readSnapshotL1(
   image: ImageFacts,
   snapshot: Snapshot,
   entries = 0,
 ): Promise<EntryTable> {
-  requireL1(image, snapshot);
   const bytes = new Uint8Array(Math.max(snapshot.l1Size, entries) * 8);
   await readPadded(image.file, snapshot.l1Offset, bytes.subarray(0, snapshot.l1Size * 8));
   return new EntryTable(bytes);

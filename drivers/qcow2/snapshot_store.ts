@@ -38,8 +38,17 @@ function entryOf(image: Qcow2Image, snapshot: SnapshotInfo): Snapshot {
 }
 
 async function select(image: Qcow2Image, snapshot: Snapshot): Promise<void> {
-  const { readSnapshotL1 } = await import("./snapshot_l1.ts");
-  image.l1 = await readSnapshotL1(image, snapshot);
+  const { readSnapshotL1, requireL1 } = await import("./snapshot_l1.ts");
+  requireL1(image, snapshot);
+  try {
+    image.l1 = await readSnapshotL1(image, snapshot);
+  } catch (error) {
+    throw new ImageError("Failed to read l1 table for snapshot", {
+      errno: ImageError.from(error).errno,
+      file: image.context.filename,
+      cause: error,
+    });
+  }
 }
 
 /** Runs a section with the lock held and no write on its way: its bytes would end in the snapshot, or in nowhere. */
