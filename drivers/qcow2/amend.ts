@@ -65,10 +65,8 @@ export async function amendImage(
 
   if (plan.version > header.version) await upgrade(image, progress.operation());
   if (plan.encryption) {
-    throw new ImageError(`Changing key slots is not supported${force ? ", not by force" : ""}`, {
-      errno: "ENOTSUP",
-      field: "encrypt",
-    });
+    const { amendEncryption } = await import("./encryption_amend.ts");
+    await amendEncryption(image, options, force);
   }
   if (changesWidth) {
     await changeRefcountWidth(image, plan.refcountOrder, progress.operation());

@@ -10,24 +10,18 @@ import { amendKeySlots } from "../../lib/crypto/luks_amend.ts";
 import { inImage, passphraseOf } from "./encryption.ts";
 import type { Qcow2Image } from "./image.ts";
 
-/** How key slots are changed. */
-export interface EncryptionAmendment {
-  /** Allow what cannot be undone by anybody: to erase the last key, or to replace one. */
-  readonly force: boolean;
-  /** Called with a fraction from 0 to 1. */
-  readonly progress?: ((fraction: number) => void) | undefined;
-}
-
 /**
  * Changes the key slots of an open, writable LUKS image as the `encrypt.*`
- * options say. Ended anywhere, every slot is as it was or as it is to be.
+ * options say. Ended anywhere, every slot is as it was or as it is to be. With
+ * `force` even that is done which nobody can undo: to erase the last key, or to
+ * replace one.
  *
  * @throws {ImageError} with the reference's texts; nothing is changed by options that do not go together.
  */
 export async function amendEncryption(
   image: Qcow2Image,
   options: OptionSet,
-  { force, progress }: EncryptionAmendment,
+  force: boolean,
 ): Promise<void> {
   const { context } = image;
   const volume = image.encryption?.volume;
@@ -42,7 +36,6 @@ export async function amendEncryption(
     const id = options.string(`encrypt.${key}`);
     return id === undefined ? undefined : () => passphraseOf(id, context);
   };
-  progress?.(0);
   await inImage(context.filename, () =>
     amendKeySlots(volume, {
       state: options.string("encrypt.state"),
@@ -52,5 +45,4 @@ export async function amendEncryption(
       iterTime: options.exact("encrypt.iter-time"),
       force,
     }));
-  progress?.(1);
 }

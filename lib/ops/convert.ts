@@ -8,10 +8,12 @@ import { ImageError } from "../block/error.ts";
 import { CACHE_MODES, type CacheMode, type OpenMode, READ_ONLY } from "../block/mode.ts";
 import type { BlockNode } from "../block/node.ts";
 import { type OptionPair, OptionSet } from "../block/options.ts";
+import { closeAfterError } from "../graph/context.ts";
 import { createNode, type CreateTarget, createTarget, type Creation } from "../graph/create.ts";
 import { type Environment, QUIET } from "../graph/environment.ts";
-import { fileIdentity, filesOf, pathIdentity } from "../graph/identity.ts";
+import { fileIdentity, filesBelow, filesOf, pathIdentity } from "../graph/identity.ts";
 import { resolveRelative } from "../graph/names.ts";
+import { JSON_PREFIX } from "../graph/node_options.ts";
 import { type ImageReference, openImage } from "../graph/open.ts";
 import { creatableFormat, DEFAULT_FORMAT, protocolOf } from "../graph/registry.ts";
 import { copyBitmaps, requireCopyableBitmaps } from "./copy/bitmaps.ts";
@@ -115,7 +117,7 @@ async function convertNodes(
   refuseSourceAsTarget(sources, plan, options);
   const creation = await create(plan, options, environment);
   try {
-    const target = await openTarget(options, mode, environment);
+    const target = await openTarget(options, sources, mode, environment);
     await closingAfter(target, () => fill(target, sources, plan, options, environment));
   } catch (error) {
     await creation?.undo();
@@ -232,20 +234,17 @@ function invalid(message: string, field: string): ImageError {
 function refuseSourceAsTarget(
   sources: readonly BlockNode[],
   { creation }: TargetPlan,
-  { target, targetFormat = DEFAULT_FORMAT }: ConvertOptions,
+  { target, targetFormat = DEFAULT_FORMAT, targetImageOptions }: ConvertOptions,
 ): void {
+  // What options name is known once it is open.
+  if (targetImageOptions || (creation === undefined && target.startsWith(JSON_PREFIX))) return;
   const { filename } = protocolOf(target);
   const identity = pathIdentity(filename);
   const prefix = creation === undefined
     ? `Could not open '${target}': `
     : `${target}: error while converting ${targetFormat}: `;
-  const isTarget = (file: BlockNode) => fileIdentity(file) === identity;
-  if (identity !== undefined && sources.some((node) => filesOf(node).some(isTarget))) {
-    throw new ImageError(`${prefix}Failed to get "write" lock`, {
-      errno: "EAGAIN",
-      hint: `Is another process using the image [${filename}]?`,
-      file: target,
-    });
+  if (identity !== undefined && areFilesOf(sources, identity)) {
+    throw notTarget(prefix, filename);
   }
   const backing = creation?.options.string(BACKING_FILE);
   if (!backing) return;
@@ -256,6 +255,19 @@ function refuseSourceAsTarget(
       { errno: "EINVAL", field: BACKING_FILE, file: target },
     );
   }
+}
+
+function areFilesOf(sources: readonly BlockNode[], identity: string): boolean {
+  const isTarget = (file: BlockNode) => fileIdentity(file) === identity;
+  return sources.some((node) => filesOf(node).some(isTarget));
+}
+
+function notTarget(prefix: string, filename: string): ImageError {
+  return new ImageError(`${prefix}Failed to get "write" lock`, {
+    errno: "EAGAIN",
+    hint: `Is another process using the image [${filename}]?`,
+    file: filename,
+  });
 }
 
 async function create(
@@ -285,11 +297,22 @@ function targetMode({ targetCache, sparseSize = DEFAULT_SPARSE_SIZE }: ConvertOp
 }
 
 async function openTarget(
-  { target, targetFormat = DEFAULT_FORMAT }: ConvertOptions,
+  { target: filename, targetFormat, targetImageOptions, options: given = [] }: ConvertOptions,
+  sources: readonly BlockNode[],
   mode: OpenMode,
   environment: Environment,
 ): Promise<BlockNode> {
-  return await openImage({ filename: target, format: targetFormat }, mode, environment);
+  const options = Object.fromEntries(given.filter(([key]) => key.endsWith("key-secret")));
+  const image: ImageReference = targetImageOptions
+    ? { filename, format: targetFormat, imageOptions: true }
+    : { filename, format: targetFormat ?? DEFAULT_FORMAT, options };
+  const node = await openImage(image, mode, environment);
+  // Its backing files are only read.
+  const written = Array.from(filesBelow(node));
+  const shared = written.find((file) => areFilesOf(sources, fileIdentity(file)));
+  if (shared === undefined) return node;
+  await closeAfterError(node);
+  throw notTarget(`Could not open '${filename}': `, shared.filename);
 }
 
 async function fill(
