@@ -5,6 +5,7 @@ import {
   cacheOption,
   environmentOf,
   FORCE_SHARE,
+  IMAGE_OPTS,
   objectOption,
   PROGRESS_HELP,
   PROGRESS_STYLES,
@@ -20,7 +21,7 @@ export const compare: Command = defineCommand({
   name: "compare",
   description: "Compare the contents of two images",
   synopsis: [
-    "[-f FMT] [-F FMT] [-T CACHE] [-s] [-p] [-q] [-U] [--object OBJECT] [--untrusted]",
+    "[--image-opts | [-f FMT] [-F FMT]] [-T CACHE] [-s] [-p] [-q] [-U] [--object OBJECT] [--untrusted]",
     "FILENAME1 FILENAME2",
   ],
   options: {
@@ -50,13 +51,17 @@ export const compare: Command = defineCommand({
       attached: PROGRESS_STYLES,
       help: PROGRESS_HELP,
     },
+    imageOpts: {
+      ...IMAGE_OPTS,
+      help: ["both FILENAMEs are lists of options, key=value,..., and no names"],
+    },
     objects: objectOption({ exitCode: EXIT_CANNOT_OPEN }),
     untrusted: UNTRUSTED,
   },
   operands: [{ name: "FILENAME1, FILENAME2", help: ["images to compare"] }],
   access: (_, operands) => ({ reads: operands }),
   async run(ctx) {
-    const { quiet, cache, strict, forceShare } = ctx.options;
+    const { quiet, cache, strict, forceShare, imageOpts: imageOptions } = ctx.options;
     const [left, right, extra] = ctx.operands;
     if (left === undefined || right === undefined || extra !== undefined) {
       throw new UsageError("Expecting two image file names");
@@ -70,8 +75,8 @@ export const compare: Command = defineCommand({
     };
     try {
       const result = await compareImages(
-        { filename: left, format: ctx.options.leftFormat },
-        { filename: right, format: ctx.options.rightFormat },
+        { filename: left, format: ctx.options.leftFormat, imageOptions },
+        { filename: right, format: ctx.options.rightFormat, imageOptions },
         {
           strict,
           forceShare,

@@ -20,6 +20,7 @@ import {
   readSize,
   UNTRUSTED,
 } from "./_options.ts";
+import { readSelector, SNAPSHOT } from "./_snapshot.ts";
 
 const SECTOR = 512;
 const SPARSE_MAX = 16 * 1024 * 1024;
@@ -32,11 +33,25 @@ const OPTIONS = {
     value: "FMT",
     help: ["format of the sources; without it their content decides"],
   },
+  imageOpts: {
+    long: ["source-image-opts", "image-opts"],
+    help: ["the SOURCEs are lists of options, key=value,..., and no names"],
+  },
+  targetImageOpts: {
+    long: ["target-image-opts"],
+    help: ["TARGET is a list of options, key=value,..., and no name (with -n)"],
+  },
   sourceCache: cacheOption(
     "T",
     "source-cache",
     "how the host caches the sources, default writeback",
   ),
+  snapshot: SNAPSHOT,
+  snapshotName: {
+    short: "s",
+    value: "SNAPSHOT",
+    // The name that -l had before; not listed.
+  },
   sparseSize: {
     short: "S",
     long: ["sparse-size"],
@@ -142,8 +157,8 @@ export const convert: Command = defineCommand({
   name: "convert",
   description: "Copy images to a new one, in the same or another format",
   synopsis: [
-    "[-f FMT] [-T CACHE] [-O TARGET_FMT] [-t CACHE] [-o OPTIONS]",
-    "[-B BACKING [-F BACKING_FMT]] [-n [--target-is-zero]]",
+    "[--image-opts | -f FMT] [-T CACHE] [-l SNAPSHOT] [-O TARGET_FMT] [-t CACHE] [-o OPTIONS]",
+    "[-B BACKING [-F BACKING_FMT]] [-n [--target-image-opts] [--target-is-zero]]",
     "[-c [--compression-level LEVEL]] [-S SIZE] [-r RATE] [-m NUMBER] [-W] [-C]",
     "[--bitmaps [--skip-broken-bitmaps]]",
     "[--salvage] [-U] [-p] [-q] [--object OBJECT] [--untrusted] SOURCE [SOURCE2 ...] TARGET",
@@ -165,12 +180,23 @@ export const convert: Command = defineCommand({
       quiet,
       format,
       sourceCache = "writeback",
-      targetFormat = DEFAULT_FORMAT,
+      imageOpts: imageOptions,
+      targetImageOpts,
       targetCache = "unsafe",
       options: list,
     } = ctx.options;
+    const targetFormat = ctx.options.targetFormat ??
+      (targetImageOpts ? undefined : DEFAULT_FORMAT);
+    const { snapshot = [], snapshotName } = ctx.options;
+    const selected = readSelector(
+      ctx,
+      snapshotName === undefined ? snapshot : [snapshotName, ...snapshot],
+    );
     refuseContradictions(ctx.options);
     if (asksForHelp(list)) {
+      if (targetFormat === undefined) {
+        throw new CommandError("Option help requires a format be specified");
+      }
       // The last of several operands is the target; a single one is a source.
       const target = ctx.operands.length > 1 ? ctx.operands.at(-1) : undefined;
       ctx.out(optionHelp(await describeCreateOptions(targetFormat, target), targetFormat, target));
@@ -185,8 +211,10 @@ export const convert: Command = defineCommand({
     using progress = await ctx.progress({ style: ctx.options.progress, step: 1, quiet });
     progress.report(0);
     await convertImage({
-      sources: sources.map((filename) => ({ filename, format })),
+      sources: sources.map((filename) => ({ filename, format, imageOptions })),
+      snapshot: selected,
       target,
+      targetImageOptions: targetImageOpts,
       targetFormat,
       options: splitOptions(list ?? ""),
       backing: ctx.options.backing,
@@ -252,6 +280,10 @@ function refuseContradictions(options: ParsedOptions<typeof OPTIONS>): void {
     [
       options.noCreate && options.options !== undefined,
       "-o has no effect when skipping image creation",
+    ],
+    [
+      options.targetImageOpts && !options.noCreate,
+      "--target-image-opts requires use of -n flag",
     ],
     [
       options.targetIsZero && !options.noCreate,

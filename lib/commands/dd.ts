@@ -3,6 +3,7 @@ import { type Command, CommandError, defineCommand } from "./_command.ts";
 import {
   environmentOf,
   FORCE_SHARE,
+  IMAGE_OPTS,
   OBJECT,
   readInteger,
   readSize,
@@ -17,7 +18,7 @@ export const dd: Command = defineCommand({
   name: "dd",
   description: "Copy part of an image to a new one",
   synopsis: [
-    "[-f FMT] [-O TARGET_FMT] [-U] [--object OBJECT] [--untrusted]",
+    "[--image-opts | -f FMT] [-O TARGET_FMT] [-U] [--object OBJECT] [--untrusted]",
     "[bs=BLOCK_SIZE] [count=BLOCKS] [skip=BLOCKS] if=INPUT of=OUTPUT",
   ],
   options: {
@@ -34,6 +35,10 @@ export const dd: Command = defineCommand({
       help: ["format of OUTPUT, default raw"],
     },
     forceShare: FORCE_SHARE,
+    imageOpts: {
+      ...IMAGE_OPTS,
+      help: ["INPUT is a list of options, key=value,..., and no name"],
+    },
     objects: OBJECT,
     untrusted: UNTRUSTED,
   },
@@ -73,7 +78,11 @@ export const dd: Command = defineCommand({
       throw new CommandError("Must specify both input and output files");
     }
     await ddImage({
-      source: { filename: input, format: ctx.options.format },
+      source: {
+        filename: input,
+        format: ctx.options.format,
+        imageOptions: ctx.options.imageOpts,
+      },
       target: output,
       targetFormat: ctx.options.targetFormat,
       ...(blockSize === undefined ? {} : { blockSize }),

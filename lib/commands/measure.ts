@@ -5,11 +5,13 @@ import {
   addOptionList,
   environmentOf,
   FORCE_SHARE,
+  IMAGE_OPTS,
   OBJECT,
   OUTPUT,
   readExactSize,
   UNTRUSTED,
 } from "./_options.ts";
+import { readSelector, SNAPSHOT } from "./_snapshot.ts";
 
 /** `qimg measure`: calculates how large a new image would be (cli.md, 12.6). */
 export const measure: Command = defineCommand({
@@ -17,7 +19,7 @@ export const measure: Command = defineCommand({
   description: "Calculate how large a new image would be",
   synopsis: [
     "[-O TARGET_FMT] [-o OPTIONS] [--output human|json]",
-    "(--size SIZE | [-f FMT] [-U] [--object OBJECT] [--untrusted] FILENAME)",
+    "(--size SIZE | [--image-opts | -f FMT] [-l SNAPSHOT] [-U] [--object OBJECT] [--untrusted] FILENAME)",
   ],
   options: {
     targetFormat: {
@@ -46,7 +48,9 @@ export const measure: Command = defineCommand({
       help: ["virtual size of the new image"],
       parse: (text: string) => readExactSize("image size", text),
     },
+    snapshot: SNAPSHOT,
     forceShare: FORCE_SHARE,
+    imageOpts: IMAGE_OPTS,
     objects: OBJECT,
     untrusted: UNTRUSTED,
   },
@@ -54,11 +58,15 @@ export const measure: Command = defineCommand({
   access: (_, [filename]) => ({ reads: [filename] }),
   async run(ctx) {
     const { targetFormat, format, options, output = "human", size, forceShare } = ctx.options;
+    const snapshot = readSelector(ctx, ctx.options.snapshot);
+    const { imageOpts: imageOptions } = ctx.options;
     const [filename, extra] = ctx.operands;
     if (extra !== undefined) {
       throw new CommandError("At most one filename argument is allowed.");
     }
-    if (filename === undefined && format !== undefined) {
+    if (
+      filename === undefined && (imageOptions || format !== undefined || snapshot !== undefined)
+    ) {
       throw new CommandError("--image-opts, -f, and -l require a filename argument.");
     }
     if (filename === undefined && size === undefined) {
@@ -71,7 +79,8 @@ export const measure: Command = defineCommand({
       format: targetFormat,
       options: splitOptions(options ?? ""),
       size,
-      source: filename === undefined ? undefined : { filename, format },
+      source: filename === undefined ? undefined : { filename, format, imageOptions },
+      snapshot,
       forceShare,
     }, environmentOf(ctx, ctx.options));
     // Numbers are printed with all digits only up to 2^53.

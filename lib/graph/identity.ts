@@ -31,7 +31,8 @@ export function* filesOf(node: BlockNode): Generator<BlockNode> {
   }
 }
 
-function* filesBelow(node: BlockNode): Generator<BlockNode> {
+/** The files of a node itself: those of its backing files are not among them. */
+export function* filesBelow(node: BlockNode): Generator<BlockNode> {
   if (node.children.length === 0) yield node;
   for (const child of node.children) yield* filesBelow(child.node);
 }

@@ -19,13 +19,18 @@ import { creatableFormat, DEFAULT_FORMAT, protocolOf } from "../graph/registry.t
 import { copyBitmaps, requireCopyableBitmaps } from "./copy/bitmaps.ts";
 import { copyImage } from "./copy/copy.ts";
 import type { Progress } from "./progress.ts";
+import { selectSnapshot, type SnapshotSelector } from "./snapshot.ts";
 
 /** What to convert, and how. */
 export interface ConvertOptions {
   /** Sources, concatenated. */
   readonly sources: readonly ImageReference[];
+  /** What to read of the first source instead of its disk as it is (`-l`): an internal snapshot. */
+  readonly snapshot?: SnapshotSelector | undefined;
   /** Target name. */
   readonly target: string;
+  /** `target` is a list of options (`--target-image-opts`) and no name; with `noCreate`, without a format. */
+  readonly targetImageOptions?: boolean;
   /** Target format, default raw; with `noCreate` too. */
   readonly targetFormat?: string | undefined;
   /** `-o`. */
@@ -94,10 +99,23 @@ export async function convertImage(
     for (const image of options.sources) {
       sources.push(await openImage(image, sourceMode(options), environment));
     }
+    await selectSource(sources, options.snapshot);
     await convertNodes(sources, options, environment);
   } finally {
     for (const node of sources.reverse()) await node[Symbol.asyncDispose]();
   }
+}
+
+async function selectSource(
+  sources: readonly BlockNode[],
+  snapshot: SnapshotSelector | undefined,
+): Promise<void> {
+  const [source] = sources;
+  if (snapshot === undefined || source === undefined) return;
+  if (typeof snapshot === "string" && sources.length > 1) {
+    throw invalid("No support for concatenating multiple snapshot", "snapshot");
+  }
+  await selectSnapshot(source, snapshot);
 }
 
 function sourceMode(options: ConvertOptions): OpenMode {

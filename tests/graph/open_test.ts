@@ -158,7 +158,7 @@ Deno.test("no file that an untrusted image names is opened", async () => {
   );
   // What the user names is his own affair.
   await using _named = await openNode(
-    { filename, backing: { filename: dir.file("secret") } },
+    { filename, options: new NodeOptions([["backing.file.filename", dir.file("secret")]]) },
     READ_ONLY,
     untrusted,
   );
