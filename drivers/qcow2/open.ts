@@ -18,6 +18,7 @@ import { writeHeader } from "./header_writer.ts";
 import { Qcow2Image } from "./image.ts";
 import { loadL1 } from "./l1_table.ts";
 import { OPEN_OPTIONS } from "./open_options.ts";
+import { overlapStructures } from "./overlap_options.ts";
 import { readSnapshotTable } from "./snapshots.ts";
 
 /** An open image with what is loaded when it is opened. */
@@ -50,6 +51,7 @@ export async function openImage(
   const header = await readHeader(file, context);
   checkEncryptionOptions(header, options, context);
   const image = new Qcow2Image(file, header, geometryOf(header), context);
+  image.overlap.structures = overlapStructures(options);
   await loadL1(image);
   await image.refcounts.load();
   try {

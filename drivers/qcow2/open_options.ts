@@ -1,4 +1,5 @@
 import type { OptionSpec } from "../../lib/block/options.ts";
+import { OVERLAP_OPTIONS } from "./overlap_options.ts";
 
 /** Runtime options: those of `--image-opts` and `json:` (cli.md, 4.3). */
 export const OPEN_OPTIONS: readonly OptionSpec[] = [
@@ -12,4 +13,5 @@ export const OPEN_OPTIONS: readonly OptionSpec[] = [
     type: "str",
     help: "ID of the secret that holds the key or passphrase",
   },
+  ...OVERLAP_OPTIONS,
 ];

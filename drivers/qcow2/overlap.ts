@@ -1,17 +1,13 @@
+import { readPadded } from "./_read.ts";
 import { signalCorruption } from "./corruption.ts";
 import type { Qcow2Image } from "./image.ts";
-import type { EntryTable } from "./table.ts";
+import { OVERLAP_LEVELS, type Structure } from "./overlap_options.ts";
+import { EntryTable } from "./table.ts";
 
-/** Structures that the guard knows, in the order in which it looks. */
-export type Structure =
-  | "qcow2_header"
-  | "active L1 table"
-  | "refcount table"
-  | "snapshot table"
-  | "inactive L1 table"
-  | "active L2 table"
-  | "refcount block"
-  | "bitmap directory";
+export type { Structure } from "./overlap_options.ts";
+
+/** How much of a snapshot's L1 table is looked at in one go, bytes. */
+const STEP = 64 * 1024;
 
 /** Refuses writes that would hit metadata (section 7, overlap guard). */
 export class OverlapGuard {
@@ -20,6 +16,8 @@ export class OverlapGuard {
   #l2Tables: TableOffsets | undefined;
   /** Offsets of refcount blocks; likewise. */
   #blocks: TableOffsets | undefined;
+  /** What writes are kept off (`overlap-check`). */
+  structures: ReadonlySet<Structure> = OVERLAP_LEVELS["cached"]!;
 
   /** A guard over an open image. */
   constructor(image: Qcow2Image) {
@@ -28,11 +26,19 @@ export class OverlapGuard {
 
   /**
    * Checks a range of `image.file` (expanded to clusters) before it is written.
+   * Whoever writes active L2 tables writes those that snapshots share, too.
    *
-   * @throws {ImageError} `EIO`, and marks the image corrupt, if it hits a structure other than `own`.
+   * @throws {ImageError} `EIO`, and marks the image corrupt, if it hits a structure other than
+   * `own`; whatever it is that keeps a snapshot's L1 table from being read, if that is looked at.
    */
   async check(offset: number, length: number, own?: Structure): Promise<void> {
-    const hit = this.find(offset, length, own);
+    if (length <= 0) return;
+    const { clusterSize } = this.#image.geometry;
+    const from = offset - offset % clusterSize;
+    const to = Math.ceil((offset + length) / clusterSize) * clusterSize;
+    const hit = this.#known(from, to, own) ??
+      (await this.#inactiveL2(from, to, own) ? "inactive L2 table" : undefined) ??
+      this.#directory(from, to, own);
     if (hit !== undefined) {
       throw await signalCorruption(
         this.#image,
@@ -41,45 +47,69 @@ export class OverlapGuard {
     }
   }
 
-  /** The structure other than `own` that a range of `image.file` hits, if any. */
-  find(offset: number, length: number, own?: Structure): Structure | undefined {
-    const { header, geometry: { clusterSize }, l1, snapshots, refcounts } = this.#image;
-    if (length <= 0) return undefined;
-    const start = offset - offset % clusterSize;
-    const end = Math.ceil((offset + length) / clusterSize) * clusterSize;
-    const hits = (at: number, bytes: number) => bytes > 0 && at < end && at + bytes > start;
+  #guards(structure: Structure, own: Structure | undefined): boolean {
+    return own !== structure && this.structures.has(structure);
+  }
 
-    if (own !== "qcow2_header" && start < clusterSize) return "qcow2_header";
-    if (own !== "active L1 table" && hits(header.l1Offset, l1.length * 8)) {
-      return "active L1 table";
-    }
+  /** Those structures of which all that is needed is in memory. */
+  #known(from: number, to: number, own: Structure | undefined): Structure | undefined {
+    const { header, geometry: { clusterSize }, l1, snapshots, refcounts } = this.#image;
+    const hits = (at: number, bytes: number) => bytes > 0 && at < to && at + bytes > from;
+    const guards = (structure: Structure) => this.#guards(structure, own);
+
+    if (from < clusterSize && guards("qcow2_header")) return "qcow2_header";
+    if (hits(header.l1Offset, l1.length * 8) && guards("active L1 table")) return "active L1 table";
     if (
-      own !== "refcount table" && hits(header.refcountTableOffset, refcounts.table.length * 8)
+      hits(header.refcountTableOffset, refcounts.table.length * 8) && guards("refcount table")
     ) return "refcount table";
-    if (own !== "snapshot table" && hits(header.snapshotsOffset, snapshots.size)) {
+    if (hits(header.snapshotsOffset, snapshots.size) && guards("snapshot table")) {
       return "snapshot table";
     }
-    if (own !== "inactive L1 table") {
+    if (snapshots.entries.length > 0 && guards("inactive L1 table")) {
       for (const { l1Offset, l1Size } of snapshots.entries) {
         if (hits(l1Offset, l1Size * 8)) return "inactive L1 table";
       }
     }
     // An entry that is not aligned (damage) begins up to a cluster before the range.
-    const first = start - clusterSize + 1;
-    if (own !== "active L2 table") {
+    const first = from - clusterSize + 1;
+    if (guards("active L2 table")) {
       this.#l2Tables ??= new TableOffsets(l1);
-      if (this.#l2Tables.within(l1, first, end)) return "active L2 table";
+      if (this.#l2Tables.within(l1, first, to)) return "active L2 table";
     }
-    if (own !== "refcount block") {
+    if (guards("refcount block")) {
       this.#blocks ??= new TableOffsets(refcounts.table);
-      if (this.#blocks.within(refcounts.table, first, end)) return "refcount block";
+      if (this.#blocks.within(refcounts.table, first, to)) return "refcount block";
     }
-    const { bitmaps } = header;
-    if (
-      own !== "bitmap directory" && bitmaps !== undefined && header.autoclear % 2n === 1n &&
-      hits(bitmaps.directoryOffset, bitmaps.directorySize)
-    ) return "bitmap directory";
     return undefined;
+  }
+
+  /** Whether an L2 table of a snapshot is hit. They may be many, so they are looked up in the file. */
+  async #inactiveL2(from: number, to: number, own: Structure | undefined): Promise<boolean> {
+    const { file, snapshots, geometry: { clusterSize } } = this.#image;
+    if (own === "active L2 table" || !this.#guards("inactive L2 table", own)) return false;
+    for (const { l1Offset, l1Size } of snapshots.entries) {
+      const buffer = new Uint8Array(Math.min(STEP, l1Size * 8));
+      for (let done = 0; done < l1Size * 8; done += STEP) {
+        const piece = buffer.subarray(0, Math.min(STEP, l1Size * 8 - done));
+        await readPadded(file, l1Offset + done, piece);
+        const table = new EntryTable(piece);
+        for (let i = 0; i < table.length; i++) {
+          const offset = table.offset(i);
+          if (offset !== 0 && offset < to && offset + clusterSize > from) return true;
+        }
+      }
+    }
+    return false;
+  }
+
+  #directory(from: number, to: number, own: Structure | undefined): Structure | undefined {
+    const { bitmaps, autoclear } = this.#image.header;
+    if (bitmaps === undefined || autoclear % 2n === 0n) return undefined;
+    if (!this.#guards("bitmap directory", own)) return undefined;
+    const { directoryOffset, directorySize } = bitmaps;
+    return directoryOffset < to && directoryOffset + directorySize > from
+      ? "bitmap directory"
+      : undefined;
   }
 
   /** Tells of an offset that was stored in the active L1 table. */
