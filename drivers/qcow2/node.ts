@@ -17,6 +17,7 @@ import type {
   ZeroFlags,
 } from "../../lib/block/node.ts";
 import type { Allocator, PackTarget } from "../../lib/block/plan.ts";
+import { alignUp } from "../../lib/bytes/align.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
 import { finishPacked, writePackedAt } from "./compressed.ts";
 import { extentAt } from "./extents.ts";
@@ -72,13 +73,12 @@ export class Qcow2Node implements BlockNode {
     this.#image = image;
     this.#parts = parts;
     this.readOnly = !image.context.mode.writable;
-    const { clusterSize, subclusterSize, entrySize } = image.geometry;
+    const { clusterSize, subclusterSize } = image.geometry;
     this.limits = {
       requestAlignment: 1,
       clusterSize,
       zeroAlignment: subclusterSize,
-      // What a piece of an L2 table covers that the reference has in its cache.
-      statusSpan: Math.min(clusterSize, 4096) / entrySize * clusterSize,
+      statusSpan: statusSpan(image),
     };
     this.backing = new Backing(image, parts);
     if (!this.readOnly) this.emptier = { makeEmpty: () => parts.makeEmpty() };
@@ -252,6 +252,17 @@ export class Qcow2Node implements BlockNode {
     if (request === "write") requireWritable(this);
     requireRange(this, offset, length);
   }
+}
+
+/** Bytes of the reference's cache of L2 tables, and of what it keeps in it where not all tables fit. */
+const L2_CACHE = 32 << 20;
+const L2_SLICE = 4 << 10;
+
+/** What an L2 table covers, or the piece of one that the reference has in its cache. */
+function statusSpan({ header, geometry: { clusterSize, entrySize } }: Qcow2Image): number {
+  const tables = alignUp(Math.ceil(header.size / clusterSize) * entrySize, clusterSize);
+  const piece = tables <= L2_CACHE ? clusterSize : Math.min(clusterSize, L2_SLICE);
+  return piece / entrySize * clusterSize;
 }
 
 /** The backing file of an image. */
