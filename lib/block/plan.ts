@@ -1,7 +1,7 @@
 import type { BlockNode } from "./node.ts";
 
-/** The compression methods of image formats. */
-export type Codec = "deflate" | "zstd";
+/** The compression methods of image formats: `deflate` is raw, `zlib` the same in its wrapper. */
+export type Codec = "deflate" | "zlib" | "zstd";
 
 /** One compressed cluster in a file. */
 export interface PackedRun {
@@ -65,4 +65,11 @@ export interface PackTarget {
   writePacked(offset: number, packed: Uint8Array): Promise<void>;
   /** Ends a run of compressed writes (rounds the file up to 512 bytes). */
   finish(): Promise<void>;
+  /**
+   * The image takes nothing but whole clusters in the order of the disk, all of them compressed: copies
+   * do so unasked.
+   */
+  readonly always?: boolean;
+  /** Stores a cluster that does not shrink, where `write` would try once more to compress it. */
+  writeUnpacked?(offset: number, bytes: Uint8Array): Promise<void>;
 }

@@ -1,19 +1,19 @@
 /**
- * Raw deflate of single clusters as qcow2 has it: no header, a window of 4 KiB. Qcow2 reference,
- * section 15.
+ * Deflate of single clusters: raw as qcow2 has it, with no header and a window of 4 KiB (qcow2 reference,
+ * section 15), and in zlib's wrapper as VMDK has it (VMDK reference, section 6).
  *
  * @module
  */
-import { type Codec, CodecError, levelFor } from "./_codec.ts";
+import { type Codec, CodecError, type CodecName, levelFor } from "./_codec.ts";
 import { reuseStream, type SyncStream } from "./_sync_stream.ts";
 
 type Zlib = typeof import("node:zlib");
 
-/** Readers inflate with a window of 2^12 bytes: nothing written may look back further. */
-const WRITE_WINDOW_BITS = 12;
+/** Readers of raw streams inflate with a window of 2^12 bytes: nothing written may look back further. */
+const RAW_WINDOW_BITS = 12;
 
-/** Others may have written with any window. */
-const READ_WINDOW_BITS = 15;
+/** Others may have written with any window; that of a wrapped stream is in its header. */
+const FULL_WINDOW_BITS = 15;
 
 const MEMORY_LEVEL = 9;
 
@@ -36,15 +36,50 @@ const DEFAULT_LEVEL = 9;
 
 const NOTHING = new Uint8Array(0);
 
-/**
- * Deflate on `node:zlib`. `reuse` is for tests: false does without the native objects beneath the
- * streams.
- */
-export function createDeflate(zlib: Zlib, options: { reuse?: boolean } = {}): Codec {
-  const { reuse = true } = options;
+/** How `node:zlib` reads and writes one of the two kinds of streams. */
+interface Flavour {
+  readonly name: CodecName;
+  readonly windowBits: number;
+  readonly createInflate: Zlib["createInflate"];
+  readonly createDeflate: Zlib["createDeflate"];
+  readonly inflateSync: Zlib["inflateSync"];
+  readonly deflateSync: Zlib["deflateSync"];
+}
+
+/** How the codecs here are made. */
+export interface DeflateOptions {
+  /** For tests: false does without the native objects beneath the streams. */
+  readonly reuse?: boolean;
+}
+
+/** Raw deflate on `node:zlib`. */
+export function createDeflate(zlib: Zlib, options: DeflateOptions = {}): Codec {
+  return createFlavour(zlib, {
+    name: "deflate",
+    windowBits: RAW_WINDOW_BITS,
+    createInflate: zlib.createInflateRaw,
+    createDeflate: zlib.createDeflateRaw,
+    inflateSync: zlib.inflateRawSync,
+    deflateSync: zlib.deflateRawSync,
+  }, options);
+}
+
+/** Deflate in zlib's wrapper (RFC 1950) on `node:zlib`. */
+export function createZlib(zlib: Zlib, options: DeflateOptions = {}): Codec {
+  return createFlavour(zlib, {
+    name: "zlib",
+    windowBits: FULL_WINDOW_BITS,
+    createInflate: zlib.createInflate,
+    createDeflate: zlib.createDeflate,
+    inflateSync: zlib.inflateSync,
+    deflateSync: zlib.deflateSync,
+  }, options);
+}
+
+function createFlavour(zlib: Zlib, flavour: Flavour, { reuse = true }: DeflateOptions): Codec {
   const { Z_FINISH, Z_SYNC_FLUSH } = zlib.constants;
   const inflater = reuse
-    ? reuseStream(zlib.createInflateRaw({ windowBits: READ_WINDOW_BITS }), Z_SYNC_FLUSH)
+    ? reuseStream(flavour.createInflate({ windowBits: FULL_WINDOW_BITS }), Z_SYNC_FLUSH)
     : undefined;
   const deflaters: (SyncStream | undefined)[] = [];
   const spare = new Uint8Array(1);
@@ -63,18 +98,19 @@ export function createDeflate(zlib: Zlib, options: { reuse?: boolean } = {}): Co
   }
 
   const codec: Codec = {
-    name: "deflate",
+    name: flavour.name,
     defaultLevel: DEFAULT_LEVEL,
-    levels: [1, 9],
+    // 0 stores: for what is known not to shrink.
+    levels: [flavour.name === "zlib" ? 0 : 1, 9],
 
     pack(bytes, out, level) {
       const used = levelFor(codec, level);
-      const options = { level: used, windowBits: WRITE_WINDOW_BITS, memLevel: MEMORY_LEVEL };
+      const options = { level: used, windowBits: flavour.windowBits, memLevel: MEMORY_LEVEL };
       if (reuse) {
-        const stream = deflaters[used] ??= reuseStream(zlib.createDeflateRaw(options), Z_FINISH);
+        const stream = deflaters[used] ??= reuseStream(flavour.createDeflate(options), Z_FINISH);
         if (stream !== undefined) return packReusing(stream, bytes, out);
       }
-      const packed = zlib.deflateRawSync(bytes, options);
+      const packed = flavour.deflateSync(bytes, options);
       if (packed.length > out.length) return null;
       out.set(packed);
       return packed.length;
@@ -82,7 +118,7 @@ export function createDeflate(zlib: Zlib, options: { reuse?: boolean } = {}): Co
 
     unpack(packed, out) {
       const written = inflater === undefined
-        ? unpackAfresh(zlib, packed, out)
+        ? unpackAfresh(zlib, flavour, packed, out)
         : unpackReusing(inflater, packed, out);
       if (written < out.length) {
         throw new CodecError(`deflated data end after ${written} of ${out.length} bytes`);
@@ -92,10 +128,15 @@ export function createDeflate(zlib: Zlib, options: { reuse?: boolean } = {}): Co
   return codec;
 }
 
-function unpackAfresh(zlib: Zlib, packed: Uint8Array, out: Uint8Array): number {
+function unpackAfresh(
+  zlib: Zlib,
+  flavour: Flavour,
+  packed: Uint8Array,
+  out: Uint8Array,
+): number {
   try {
-    const bytes = zlib.inflateRawSync(packed, {
-      windowBits: READ_WINDOW_BITS,
+    const bytes = flavour.inflateSync(packed, {
+      windowBits: FULL_WINDOW_BITS,
       // The end of the stream need not be there.
       finishFlush: zlib.constants.Z_SYNC_FLUSH,
       // It may also be beyond the cluster, but this way what comes before it cannot be had alone.

@@ -27,6 +27,8 @@ async function load(name: CodecName): Promise<Codec> {
   switch (name) {
     case "deflate":
       return (await import("./deflate.ts")).createDeflate(zlib);
+    case "zlib":
+      return (await import("./deflate.ts")).createZlib(zlib);
     case "zstd":
       return (await import("./zstd.ts")).createZstd(zlib);
   }
