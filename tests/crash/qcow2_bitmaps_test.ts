@@ -1,17 +1,28 @@
 /** Crashes of a qcow2 image with dirty bitmaps. */
-import { assert } from "@std/assert";
-import type { MemoryNode } from "../_memory_node.ts";
+import { assert, assertEquals } from "@std/assert";
+import { ImageError } from "../../lib/block/error.ts";
+import type { BlockNode } from "../../lib/block/node.ts";
+import { addBitmap, mergeBitmap } from "../../lib/ops/bitmap.ts";
+import { copyBitmaps } from "../../lib/ops/copy/bitmaps.ts";
+import { CACHE_MODES } from "../../lib/block/mode.ts";
+import { QUIET } from "../../lib/graph/environment.ts";
+import { MemoryNode } from "../_memory_node.ts";
 import { useReference } from "../_reference.ts";
 import { withTempDir } from "../_temp.ts";
-import { crashTest, preparedImage } from "./_crashes.ts";
-import { readTags, SECTOR } from "./_guest.ts";
+import { Random } from "../_random.ts";
+import { context, create, open } from "../drivers/qcow2/_image.ts";
+import { assertSound, crashTest, preparedImage, SEED } from "./_crashes.ts";
+import { readTags, SECTOR, stamps } from "./_guest.ts";
 import { discardAnywhere, writeAnywhere, zeroAnywhere } from "./_habits.ts";
-import { open } from "../drivers/qcow2/_image.ts";
+import { HostDisk, isHostFailure } from "./_host_disk.ts";
+import { Journal } from "./_journal.ts";
 
 /** A bitmap as it lies in a file. */
 interface StoredBitmap {
   readonly name: string;
+  readonly flags: number;
   readonly inUse: boolean;
+  readonly granularity: number;
   /** Whether the bit of a sector is set. */
   isDirty(sector: number): boolean;
 }
@@ -25,7 +36,10 @@ function storedBitmaps(file: MemoryNode): StoredBitmap[] {
   const clusterSize = 2 ** view.getUint32(20);
   if ((view.getUint32(92) & 1) === 0) return [];
   let at = view.getUint32(100);
-  while (view.getUint32(at) !== EXTENSION) at += 8 + Math.ceil(view.getUint32(at + 4) / 8) * 8;
+  while (view.getUint32(at) !== EXTENSION) {
+    assert(view.getUint32(at) !== 0, "the bit says that there are bitmaps");
+    at += 8 + Math.ceil(view.getUint32(at + 4) / 8) * 8;
+  }
   let entry = Number(view.getBigUint64(at + 24));
   const bitmaps: StoredBitmap[] = [];
   for (let left = view.getUint32(at + 8); left > 0; left--) {
@@ -34,7 +48,9 @@ function storedBitmaps(file: MemoryNode): StoredBitmap[] {
     const nameLength = view.getUint16(entry + 18);
     bitmaps.push({
       name: new TextDecoder().decode(image.subarray(entry + 24, entry + 24 + nameLength)),
+      flags: view.getUint32(entry + 12),
       inUse: (view.getUint32(entry + 12) & 1) !== 0,
+      granularity,
       isDirty(sector) {
         const bit = Math.floor(sector * SECTOR / granularity);
         const word = view.getBigUint64(table + Math.floor(bit / clusterSize / 8) * 8);
@@ -104,4 +120,193 @@ crashTest("an image with bitmaps that grows", {
     await writeAnywhere(guest, random, 4);
   },
   inspect: assertTrueBitmaps,
+});
+
+/** All that the bitmaps of an image say, if they say that they are complete. */
+function told(file: MemoryNode): string[] {
+  const sectors = Number(new DataView(file.slice(24, 8).buffer).getBigUint64(0)) / SECTOR;
+  return storedBitmaps(file).filter(({ inUse }) => !inUse).map(
+    ({ name, flags, granularity, isDirty }) => {
+      const dirty = Array.from({ length: sectors }, (_, sector) => isDirty(sector) ? "1" : "0");
+      return `${name} ${flags} ${granularity} ${dirty.join("")}`;
+    },
+  );
+}
+
+/** What is done to the bitmaps of an image without writing to its disk. */
+const OPERATIONS: Readonly<Record<string, (node: BlockNode) => unknown>> = {
+  "one more": (node) => addBitmap(node, { name: "new", granularity: 512, enabled: true }),
+  "one less": (node) => node.bitmaps!.remove!("one"),
+  "the last one goes": async (node) => {
+    for (const { name } of node.bitmaps!.list()) await node.bitmaps!.remove!(name);
+  },
+  "one is replaced": async (node) => {
+    await node.bitmaps!.remove!("two");
+    addBitmap(node, { name: "two", granularity: 1024, enabled: false });
+    await mergeBitmap({ node, name: "two" }, { node, name: "one" });
+  },
+  "cleared": (node) => node.bitmaps!.clear!("one"),
+  "disabled": (node) => node.bitmaps!.setEnabled!("two", false),
+  "merged": (node) => mergeBitmap({ node, name: "two" }, { node, name: "one" }),
+  "all kinds": async (node) => {
+    addBitmap(node, { name: "new", granularity: 512, enabled: false });
+    await mergeBitmap({ node, name: "new" }, { node, name: "one" });
+    node.bitmaps!.clear!("one");
+    await node.bitmaps!.remove!("two");
+    node.bitmaps!.setEnabled!("new", true);
+  },
+};
+
+/** An image whose bitmaps have something to say. */
+async function imageWithMarks(): Promise<Uint8Array> {
+  const file = new MemoryNode({ filename: "test.qcow2", bytes: await imageWithBitmaps() });
+  {
+    await using node = await open(file, context({ writable: true }));
+    await writeAnywhereOn(node, new Random(SEED));
+  }
+  return file.bytes();
+}
+
+async function writeAnywhereOn(node: BlockNode, random: Random): Promise<void> {
+  for (let n = 0; n < 12; n++) {
+    const sector = random.below(node.length / SECTOR - 8);
+    await node.write(sector * SECTOR, stamps(3, sector, random.between(1, 8)));
+  }
+}
+
+for (const [what, operate] of Object.entries(OPERATIONS)) {
+  let before: string[] = [];
+  let after: string[] = [];
+  crashTest(`bitmaps, ${what}`, {
+    image: async () => {
+      const bytes = await imageWithMarks();
+      const file = new MemoryNode({ bytes });
+      before = told(file);
+      {
+        await using node = await open(file, context({ writable: true }));
+        await operate(node);
+      }
+      after = told(file);
+      return bytes;
+    },
+    needsReference: true,
+    act: async ({ node }) => void await operate(node),
+    inspect: ([file]) => {
+      // Either nothing happened yet, or everything, or nobody claims to know.
+      const now = told(file!);
+      if (now.length > 0 && now.join() !== before.join()) assertEquals(now, after);
+      return Promise.resolve();
+    },
+  });
+}
+
+crashTest("bitmaps come and go while the guest writes", {
+  image: imageWithBitmaps,
+  needsReference: true,
+  mode: { unmap: true },
+  prepare: async (guest) => {
+    baseline = await readTags(guest.node);
+  },
+  act: async (guest, random) => {
+    const { node } = guest;
+    await writeAnywhere(guest, random, 4);
+    await node.bitmaps!.remove!("two");
+    await writeAnywhere(guest, random, 4);
+    addBitmap(node, { name: "new", enabled: true });
+    await mergeBitmap({ node, name: "new" }, { node, name: "one" });
+    await zeroAnywhere(guest, random, 4);
+    await discardAnywhere(guest, random, 4);
+  },
+  inspect: assertTrueBitmaps,
+});
+
+/** Others take what is given back. */
+class CrowdedDisk extends HostDisk {
+  override get isFull(): boolean {
+    return this.hasFailed || super.isFull;
+  }
+}
+
+for (const blocks of [0, 1, 2, 3, 5]) {
+  crashTest(`bitmaps on a disk with ${blocks} blocks left`, {
+    image: imageWithBitmaps,
+    needsReference: true,
+    disk: () => new CrowdedDisk(blocks * 4096),
+    prepare: async (guest) => {
+      baseline = await readTags(guest.node);
+    },
+    act: async (guest, random) => {
+      const { node } = guest;
+      addBitmap(node, { name: "new", granularity: 512, enabled: true });
+      node.bitmaps!.mark!("new", 0, node.length);
+      try {
+        await writeAnywhere(guest, random, 3);
+        await node.bitmaps!.remove!("one");
+      } catch (error) {
+        if (!isHostFailure(error)) throw error;
+      }
+    },
+    inspect: assertTrueBitmaps,
+  });
+}
+
+for (const often of [4, 8, 12, 16, 24]) {
+  crashTest(`bitmaps, one in ${often} writes and flushes fails`, {
+    image: imageWithBitmaps,
+    needsReference: true,
+    disk: () => new CrowdedDisk(),
+    prepare: async (guest) => {
+      baseline = await readTags(guest.node);
+    },
+    act: async (guest, random, disk) => {
+      const { node } = guest;
+      await writeAnywhere(guest, random, 3);
+      addBitmap(node, { name: "new", granularity: 512, enabled: true });
+      node.bitmaps!.mark!("new", 0, node.length);
+      await guest.flush();
+      // From here to the end of the closing.
+      disk.fault = ({ kind }) => {
+        if (kind !== "read" && random.oneIn(often)) throw ImageError.fromErrno("EIO");
+      };
+      try {
+        await node.bitmaps!.remove!("one");
+      } catch (error) {
+        if (!isHostFailure(error)) throw error;
+      }
+    },
+    inspect: assertTrueBitmaps,
+  });
+}
+
+Deno.test("a copy with bitmaps that is killed at any write claims no bitmap that it has not", async () => {
+  const source = await open(new MemoryNode({ bytes: await imageWithMarks() }));
+  await using _ = source;
+  const file = await create({ size: "512k", cluster_size: "4096" });
+  const journal = new Journal();
+  journal.watch(file);
+  {
+    const mode = { writable: true, cache: CACHE_MODES["unsafe"]! };
+    await using target = await open(file, context(mode));
+    const bytes = new Uint8Array(64 * 1024);
+    for (let at = 0; at < source.length; at += bytes.length) {
+      await source.read(at, bytes);
+      await target.write(at, bytes);
+    }
+    await copyBitmaps(source, target, { skipBroken: false }, QUIET);
+  }
+  const replay = journal.replay();
+  const complete = told(replay.end()[0]!);
+  assertEquals(complete.length, 2);
+  let seen = 0;
+  do {
+    const [state] = replay.killed();
+    const now = told(state!);
+    if (now.length > 0) {
+      seen++;
+      assertEquals(now, complete);
+    }
+    await using node = await open(state!.copy());
+    await assertSound(node);
+  } while (replay.step());
+  assert(seen > 0, "in the end they are there");
 });
