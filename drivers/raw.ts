@@ -227,10 +227,12 @@ class RawNode implements BlockNode {
     return this.#file.allocatedSize();
   }
 
-  /** Whether it was closed cleanly is known where the file below knows anything of the kind. */
+  /** What the file below knows of itself; nothing where it knows nothing of the kind. */
   async details(): Promise<ImageDetails> {
     const below = await this.#file.details?.();
-    return below === undefined ? {} : { dirty: false };
+    if (below === undefined) return {};
+    const { clusterSize, dirty = false } = below;
+    return { dirty, ...(clusterSize === undefined ? {} : { clusterSize }) };
   }
 
   readsZeroWhenNew(): Promise<boolean> {

@@ -20,6 +20,7 @@ export const qcow2: FormatDriver = {
   createOptions: CREATE_OPTIONS,
   amendOptions: AMEND_OPTIONS,
   openOptions: OPEN_OPTIONS,
+  optionalChildren: ["data-file"],
   // What only some commands need is loaded when they do.
   open: async (file: BlockNode, options: OptionSet, context: DriverContext) => {
     if (context.mode.metadataOnly) {

@@ -11,14 +11,14 @@ import type { BlockNode } from "../../lib/block/node.ts";
 import { OptionSet } from "../../lib/block/options.ts";
 import { Autoclear, Incompatible } from "./_layout.ts";
 import { Bitmaps } from "./bitmaps.ts";
-import { checkEncryptionOptions, encryptionDetails, openEncryption } from "./encryption.ts";
+import { encryptionDetails, openEncryption } from "./encryption.ts";
 import { hasFeature } from "./header.ts";
 import { geometryOf, readHeader } from "./header_reader.ts";
 import { writeHeader } from "./header_writer.ts";
 import { Qcow2Image } from "./image.ts";
 import { loadL1 } from "./l1_table.ts";
 import { OPEN_OPTIONS } from "./open_options.ts";
-import { overlapStructures } from "./overlap_options.ts";
+import { readRuntimeOptions } from "./runtime_options.ts";
 import { readSnapshotTable } from "./snapshots.ts";
 
 /** An open image with what is loaded when it is opened. */
@@ -49,9 +49,12 @@ export async function openImage(
   options: OptionSet = new OptionSet(OPEN_OPTIONS),
 ): Promise<OpenedImage> {
   const header = await readHeader(file, context);
-  checkEncryptionOptions(header, options, context);
-  const image = new Qcow2Image(file, header, geometryOf(header), context);
-  image.overlap.structures = overlapStructures(options);
+  const geometry = geometryOf(header);
+  const settings = readRuntimeOptions(options, header, geometry, context);
+  const image = new Qcow2Image(file, header, geometry, context);
+  image.overlap.structures = settings.structures;
+  image.lazyRefcounts = settings.lazyRefcounts;
+  Object.assign(image.discards, settings.discards);
   await loadL1(image);
   await image.refcounts.load();
   try {
@@ -73,10 +76,21 @@ async function openDataFile(image: Qcow2Image): Promise<void> {
   const { header, context } = image;
   const refuse = (message: string) =>
     new ImageError(message, { errno: "EINVAL", file: context.filename, field: "data file" });
+  const chosen = await context.openChild?.("data-file");
   if (image.hasDataFile) {
+    if (chosen !== undefined) {
+      image.dataFile = chosen;
+      return;
+    }
     if (header.dataFile === undefined) throw refuse("'data-file' is required for this image");
     image.dataFile = await context.openFile("data-file", header.dataFile);
-  } else if ((header.autoclear & BigInt(Autoclear.dataFileRaw)) !== 0n) {
+    return;
+  }
+  if (chosen !== undefined) {
+    await chosen[Symbol.asyncDispose]();
+    throw refuse("'data-file' can only be set for images with an external data file");
+  }
+  if ((header.autoclear & BigInt(Autoclear.dataFileRaw)) !== 0n) {
     throw refuse("data-file-raw requires a data file");
   }
 }

@@ -13,9 +13,10 @@ import type { BlockNode, NodeChild, NodeLimits } from "../../lib/block/node.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
 import { bitmapInfo, readDirectory } from "./bitmap_directory.ts";
 import { imageDetails } from "./details.ts";
-import { checkEncryptionOptions, encryptionDetails } from "./encryption.ts";
+import { encryptionDetails } from "./encryption.ts";
 import { geometryOf, readHeader } from "./header_reader.ts";
 import type { ImageFacts } from "./image.ts";
+import { readRuntimeOptions } from "./runtime_options.ts";
 import { readSnapshotTable } from "./snapshots.ts";
 
 /**
@@ -30,8 +31,9 @@ export async function openMetadata(
   options?: OptionSet,
 ): Promise<BlockNode> {
   const header = await readHeader(file, context);
-  if (options !== undefined) checkEncryptionOptions(header, options, context);
-  const facts: ImageFacts = { file, context, header, geometry: geometryOf(header) };
+  const geometry = geometryOf(header);
+  if (options !== undefined) readRuntimeOptions(options, header, geometry, context);
+  const facts: ImageFacts = { file, context, header, geometry };
   const encrypt = await encryptionDetails(file, header, context);
   const snapshots = await readSnapshotTable(facts);
   const bitmaps = (await readDirectory(facts)).map(bitmapInfo);
