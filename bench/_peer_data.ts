@@ -89,6 +89,17 @@ export class PeerData {
     });
   }
 
+  /** Such an image with a snapshot. */
+  withSnapshot(): Promise<string> {
+    return this.#once("snapshot.qcow2", async () => {
+      const size = `${this.#scale}T`;
+      await this.#reference(
+        ...["create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", "snapshot.qcow2", size],
+      );
+      await this.#reference("snapshot", "-c", "one", "snapshot.qcow2");
+    });
+  }
+
   /** 100,000 clusters, every other one with data. */
   alternating(): Promise<string> {
     return this.#once("alternating.qcow2", async () => {

@@ -28,6 +28,8 @@ interface Row {
   readonly target: number;
   /** The command line for both. */
   readonly args: (data: PeerData) => Promise<readonly string[]>;
+  /** The file that the job changes: it gets a copy of it, as its output, before each run. */
+  readonly changes?: (data: PeerData) => Promise<string>;
   /** What it is measured against, unless qemu-img with the same arguments. */
   readonly peer?: (data: PeerData) => Promise<readonly string[]>;
   /** Largest ratio of output sizes, where that matters. */
@@ -91,6 +93,18 @@ const ROWS: readonly Row[] = [
     args: async (data) => ["check", await data.preallocated()],
   },
   {
+    name: "snapshot -c, 1 TiB qcow2 with preallocation=metadata",
+    target: 1.5,
+    changes: (data) => data.preallocated(),
+    args: () => Promise.resolve(["snapshot", "-c", "two", OUTPUT]),
+  },
+  {
+    name: "snapshot -d, the same",
+    target: 1.5,
+    changes: (data) => data.withSnapshot(),
+    args: () => Promise.resolve(["snapshot", "-d", "one", OUTPUT]),
+  },
+  {
     name: "map as JSON, qcow2 with 100,000 alternating extents",
     target: 2,
     args: async (data) => ["map", "--output=json", await data.alternating()],
@@ -142,6 +156,14 @@ async function removeIfThere(path: string): Promise<void> {
   }
 }
 
+/** Copies a file and its holes, which what Deno has would fill. */
+async function copySparse(from: string, to: string): Promise<void> {
+  const { success, stderr } = await new Deno.Command("cp", {
+    args: ["--sparse=auto", "--reflink=auto", from, to],
+  }).output();
+  if (!success) throw new Error(`cp: ${new TextDecoder().decode(stderr)}`);
+}
+
 /** Runs qimg and its peer in turn and compares what they did. */
 class Contest {
   readonly #dir: string;
@@ -157,20 +179,28 @@ class Contest {
     this.#data = data;
   }
 
-  async #runAfresh(command: readonly string[]): Promise<Run> {
-    await removeIfThere(join(this.#dir, OUTPUT));
+  async #runAfresh(command: readonly string[], row?: Row): Promise<Run> {
+    const output = join(this.#dir, OUTPUT);
+    await removeIfThere(output);
+    if (row?.changes !== undefined) {
+      await copySparse(join(this.#dir, await row.changes(this.#data)), output);
+    }
     return await measure(command, { cwd: this.#dir });
   }
 
   /** The warm-up: both do the job once, and it has to be the same job. */
-  async #checkEqual(ours: readonly string[], peer: readonly string[]): Promise<number | undefined> {
-    const theirs = await this.#runAfresh(peer);
+  async #checkEqual(
+    row: Row,
+    ours: readonly string[],
+    peer: readonly string[],
+  ): Promise<number | undefined> {
+    const theirs = await this.#runAfresh(peer, row);
     const output = join(this.#dir, OUTPUT);
     const expected = join(this.#dir, "expected.img");
     const makesFile = ours.includes(OUTPUT);
     if (makesFile) await Deno.rename(output, expected);
     try {
-      const mine = await this.#runAfresh(ours);
+      const mine = await this.#runAfresh(ours, row);
       if (mine.stdout !== theirs.stdout) throw new Error(`different output: ${mine.stdout}`);
       if (!makesFile) return undefined;
       const { code, stdout, stderr } = await new Deno.Command("qemu-img", {
@@ -190,18 +220,18 @@ class Contest {
     const remarks: string[] = [];
 
     let sizeRatio: number | undefined;
-    if (row.peer === undefined) sizeRatio = await this.#checkEqual(ours, peer);
-    else for (const command of [peer, ours]) await this.#runAfresh(command);
+    if (row.peer === undefined) sizeRatio = await this.#checkEqual(row, ours, peer);
+    else for (const command of [peer, ours]) await this.#runAfresh(command, row);
 
     const runs: { qimg: Sample; peer: Sample }[] = [];
     for (let i = 0; i < this.#pairs; i++) {
       // Neither is always the one that finds the caches as the other left them.
       if (i % 2 === 0) {
-        const qimg = sample(await this.#runAfresh(ours));
-        runs.push({ qimg, peer: sample(await this.#runAfresh(peer)) });
+        const qimg = sample(await this.#runAfresh(ours, row));
+        runs.push({ qimg, peer: sample(await this.#runAfresh(peer, row)) });
       } else {
-        const other = sample(await this.#runAfresh(peer));
-        runs.push({ qimg: sample(await this.#runAfresh(ours)), peer: other });
+        const other = sample(await this.#runAfresh(peer, row));
+        runs.push({ qimg: sample(await this.#runAfresh(ours, row)), peer: other });
       }
     }
     const qimg = medians(runs.map(({ qimg }) => qimg));
