@@ -23,7 +23,7 @@ import type {
 import type { OptionSet, OptionSpec } from "../lib/block/options.ts";
 import type { Allocation, Allocator } from "../lib/block/plan.ts";
 import { requireRange, requireWritable } from "../lib/block/range.ts";
-import { isAligned } from "../lib/bytes/align.ts";
+import { alignUp, isAligned } from "../lib/bytes/align.ts";
 
 const SECTOR = 512;
 
@@ -104,6 +104,11 @@ function openRaw(file: BlockNode, options: OptionSet, context: DriverContext): R
   return new RawNode(file, context, window, context.looksForeign);
 }
 
+/** How long a disk is that ends with its file: whole sectors. */
+function lengthBehind(offset: number, file: BlockNode): number {
+  return Math.max(alignUp(file.length - offset, SECTOR), 0);
+}
+
 /** The part of the file that is the disk. */
 interface Window {
   readonly offset: number;
@@ -146,7 +151,7 @@ class RawNode implements BlockNode {
     this.#window = window;
     this.#unmap = context.mode.unmap;
     this.#looksForeign = looksForeign;
-    this.#fixedLength = window.size ?? (file.readOnly ? file.length - window.offset : undefined);
+    this.#fixedLength = window.size ?? (file.readOnly ? lengthBehind(window.offset, file) : undefined);
   }
 
   get filename(): string {
@@ -154,7 +159,7 @@ class RawNode implements BlockNode {
   }
 
   get length(): number {
-    return this.#fixedLength ?? Math.max(this.#file.length - this.#window.offset, 0);
+    return this.#fixedLength ?? lengthBehind(this.#window.offset, this.#file);
   }
 
   read(offset: number, into: Uint8Array): Promise<void> {

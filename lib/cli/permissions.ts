@@ -18,21 +18,24 @@
  */
 
 import type { Access } from "../commands/_command.ts";
+import { JSON_PREFIX, NodeOptions, valueText } from "../graph/node_options.ts";
 
 const GUARDED = /^\/(?:dev|proc|sys)(?:\/|$)/;
-// Anywhere in a `json:` name, so that no way of nesting hides it.
-const GUARDED_WITHIN = /(?:^|["'=:,])\/(?:dev|proc|sys)\//;
 const PROTOCOL = /^([a-z0-9+_-]+):/;
 const LOCAL_PROTOCOLS: ReadonlySet<string> = new Set(["file", "host_device", "host_cdrom"]);
-const NETWORK_WITHIN = /nbd|https?|ftps?|ssh|rbd|iscsi|nfs|gluster/;
+const NETWORK_DRIVER = /^(?:nbd|https?|ftps?|ssh|rbd|iscsi|nfs|gluster)/;
+
+/** Keys of options that name a driver, an address, or say that a node is not to be written, at any depth. */
+const DRIVER_KEY = /(?:^|\.)driver$/;
+const ADDRESS_KEY = /(?:^|\.)(?:url|server\..*|host|port|path)$/;
+const READ_ONLY_KEY = /(?:^|\.)read-only$/;
 
 /** What may be given up. */
 export type Surplus = Extract<Deno.PermissionName, "net" | "run" | "env" | "sys" | "write" | "ffi">;
 
 /** The permissions that a command with this access can do without. Looks at the files that it names. */
 export function surplusPermissions(access: Access): Surplus[] {
-  const reads = named(access.reads);
-  const writes = named(access.writes);
+  const { reads, writes } = namedFiles(access);
   const names = [...reads, ...writes];
   if (readsEverywhere() && names.some(isGuarded)) return [];
   const surplus: Surplus[] = ["run", "env", "sys", "ffi"];
@@ -47,8 +50,7 @@ export function surplusPermissions(access: Access): Surplus[] {
  * for a command that opens files at all.
  */
 export async function dropPermissions(access: Access): Promise<readonly Surplus[]> {
-  const reads = named(access.reads);
-  const writes = named(access.writes);
+  const { reads, writes } = namedFiles(access);
   const surplus = surplusPermissions(access);
   if (reads.length + writes.length > 0) {
     const { loadNative } = await import("../io/native.ts");
@@ -58,8 +60,34 @@ export async function dropPermissions(access: Access): Promise<readonly Surplus[
   return surplus;
 }
 
-function named(names: readonly (string | undefined)[] = []): string[] {
-  return names.filter((name) => name !== undefined);
+/** What is read and what is written: options can ask for writing where the command does not. */
+function namedFiles(access: Access): { reads: string[]; writes: string[] } {
+  const named = (names: readonly (string | undefined)[] = []) =>
+    names.filter((name) => name !== undefined);
+  const reads = named(access.reads);
+  return { reads, writes: [...named(access.writes), ...reads.filter(asksToWrite)] };
+}
+
+/**
+ * The options in a word of the command line: in a `json:` name, or in a list. Which of the commands take a
+ * word for a list is not asked: a file name with an equals sign is looked at in both ways.
+ */
+function optionsIn(name: string): (readonly [key: string, value: string])[] {
+  try {
+    const options = name.startsWith(JSON_PREFIX)
+      ? NodeOptions.fromJson(name)
+      : NodeOptions.fromList(name.includes("=") ? name : "", () => {});
+    return options.keys.map((key) => [key, valueText(options.get(key)!) ?? ""] as const);
+  } catch {
+    // What is no list and no object opens nothing.
+    return [];
+  }
+}
+
+function asksToWrite(name: string): boolean {
+  return optionsIn(name).some(([key, value]) =>
+    READ_ONLY_KEY.test(key) && !["on", "yes", "true", "y"].includes(value)
+  );
 }
 
 /** Without it no guarded file opens whatever is kept; nothing here asks for it. */
@@ -70,7 +98,11 @@ function readsEverywhere(): boolean {
 /** Whether Deno opens the file of this name only for a process with all permissions. */
 function isGuarded(name: string): boolean {
   if (Deno.build.os === "windows") return false;
-  if (name.startsWith("json:")) return GUARDED_WITHIN.test(name);
+  // Whatever the key: a value that is no path does no harm.
+  return isGuardedFile(name) || optionsIn(name).some(([, value]) => isGuardedFile(value));
+}
+
+function isGuardedFile(name: string): boolean {
   const protocol = protocolOf(name);
   if (protocol !== undefined && !LOCAL_PROTOCOLS.has(protocol)) return false;
   const path = protocol === undefined ? name : name.slice(protocol.length + 1);
@@ -78,7 +110,11 @@ function isGuarded(name: string): boolean {
 }
 
 function isRemote(name: string): boolean {
-  if (name.startsWith("json:")) return NETWORK_WITHIN.test(name);
+  const options = optionsIn(name);
+  const isAddress = ([key, value]: readonly [string, string]) =>
+    DRIVER_KEY.test(key) ? NETWORK_DRIVER.test(value) : ADDRESS_KEY.test(key);
+  if (options.some(isAddress)) return true;
+  if (name.startsWith(JSON_PREFIX)) return false;
   const protocol = protocolOf(name);
   return protocol !== undefined && !LOCAL_PROTOCOLS.has(protocol);
 }
