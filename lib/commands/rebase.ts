@@ -96,7 +96,6 @@ export const rebase: Command = defineCommand({
       backingCache: cacheMode(backingCache ?? "writeback", { source: true }),
       onProgress: progress.report,
     }, environmentOf(ctx, ctx.options));
-    progress.report(1);
     return 0;
   },
 });

@@ -99,7 +99,7 @@ export async function commitImage(
     await closeAfterError(top);
     throw error;
   }
-  await during("Error while closing the image", () => top[Symbol.asyncDispose]());
+  await during("Error while closing the image", async () => await top[Symbol.asyncDispose]());
 }
 
 async function commitNode(
@@ -113,7 +113,7 @@ async function commitNode(
   const found = baseOf(top, filename, name);
   const front = overlayOf(top, found);
   const resizing = top.length > found.length;
-  const base = await reopenBacking(front, { ...mode, resizing }, environment);
+  const base = await openBase(front, found.filename, { ...mode, resizing }, environment);
   try {
     if (top.length > base.length) await base.resize(top.length, "off");
     await copyInto(base, top, options, environment);
@@ -131,6 +131,22 @@ async function commitNode(
     await during(`Failed to clear contents of ${filename}`, async () => {
       await top.emptier?.makeEmpty();
     });
+  }
+}
+
+/** Opens what is right behind an image anew, to write to it. */
+async function openBase(
+  front: BlockNode,
+  filename: string,
+  mode: OpenMode,
+  environment: Environment,
+): Promise<BlockNode> {
+  try {
+    return await reopenBacking(front, mode, environment);
+  } catch (error) {
+    if (!(error instanceof ImageError)) throw error;
+    const prefix = "Could not open ";
+    throw error.message.startsWith(prefix) ? error : error.prefixed(`${prefix}'${filename}': `);
   }
 }
 

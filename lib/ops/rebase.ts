@@ -9,7 +9,8 @@ import type { BlockNode } from "../block/node.ts";
 import { alignDown, alignUp } from "../bytes/align.ts";
 import { extentInFrontOf, findBehind, withinSpan } from "../graph/chain.ts";
 import { type Environment, QUIET } from "../graph/environment.ts";
-import { BackingTrail } from "../graph/identity.ts";
+import { closeAfterError } from "../graph/context.ts";
+import { fileIdentity, filesBelow, filesOf } from "../graph/identity.ts";
 import { resolveRelative } from "../graph/names.ts";
 import { type ImageReference, openImage, openNode } from "../graph/open.ts";
 import { findFormat } from "../graph/registry.ts";
@@ -94,7 +95,7 @@ export async function rebaseImage(
   options: RebaseOptions,
   environment: Environment = QUIET,
 ): Promise<void> {
-  const { backing = "", backingFormat, unsafe = false, cache = READ_ONLY.cache } = options;
+  const { backingFormat, unsafe = false, cache = READ_ONLY.cache } = options;
   const mode: OpenMode = { ...READ_ONLY, writable: true, noBacking: unsafe, cache };
   await using node = await openImage(image, mode, environment);
   if (options.compress && node.packer === undefined) {
@@ -106,11 +107,18 @@ export async function rebaseImage(
       field: "backing_fmt",
     });
   }
-  if (unsafe) return await changeBacking(node, backing, backingFormat);
-  await using behind = await newBacking(node, options, environment);
-  await copyDifferences(node, behind, options, environment);
-  await node.flush();
-  await changeBacking(node, backing, backingFormat);
+  await using behind = unsafe ? undefined : await newBacking(node, options, environment);
+  if (behind !== undefined) {
+    await copyDifferences(node, behind, options, environment);
+    // The name, which comes next, must not be there before what it relies on.
+    await node.flush();
+  }
+  try {
+    await changeBacking(node, options.backing, backingFormat);
+  } finally {
+    // The reference is through in either case.
+    options.onProgress?.(1);
+  }
 }
 
 /** The new backing file, closed with the block that asked for it unless it belongs to the image's chain. */
@@ -138,12 +146,14 @@ async function newBacking(
     return { node: reused, isReused: true, async [Symbol.asyncDispose]() {} };
   }
   const mode: OpenMode = { ...READ_ONLY, forceShare, cache: backingCache ?? READ_ONLY.cache };
-  const trail = new BackingTrail();
-  // An image behind itself has no content.
-  trail.enter(image.children.at(-1)?.node ?? image, image.filename);
   try {
-    const source = { filename: path, driver: backingFormat };
-    const node = await openNode(source, mode, environment, trail);
+    const node = await openNode({ filename: path, driver: backingFormat }, mode, environment);
+    try {
+      refuseLoop(image, node);
+    } catch (error) {
+      await closeAfterError(node);
+      throw error;
+    }
     return { node, isReused: false, [Symbol.asyncDispose]: () => node[Symbol.asyncDispose]() };
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
@@ -151,12 +161,24 @@ async function newBacking(
   }
 }
 
+/** An image behind itself has no content. Locks tell as a rule, but not with `-U`. */
+function refuseLoop(image: BlockNode, behind: BlockNode): void {
+  const own = new Set([...filesBelow(image)].map(fileIdentity));
+  if (![...filesOf(behind)].some((file) => own.has(fileIdentity(file)))) return;
+  throw new ImageError(`Backing file '${image.filename}' creates an infinite loop.`, {
+    errno: "ELOOP",
+    file: image.filename,
+  });
+}
+
 async function changeBacking(
   image: BlockNode,
-  name: string,
+  wanted: string | undefined,
   format: string | undefined,
 ): Promise<void> {
-  const prefix = `Could not change the backing file to '${name}': `;
+  const name = wanted ?? "";
+  // The reference's word for no name at all.
+  const prefix = `Could not change the backing file to '${wanted ?? "(null)"}': `;
   const refuse = (message: string, errno: "EINVAL" | "ENOTSUP") =>
     new ImageError(prefix + message, { errno, file: image.filename, field: "backing_file" });
   if (name !== "" && format === undefined) {
