@@ -329,7 +329,9 @@ async function freeBitmap(image: Qcow2Image, entry: DirectoryEntry): Promise<voi
   }
   for (let index = 0; index < table.length; index++) {
     const offset = table.offset(index);
-    if (offset !== 0) await refcounts.free(offset, clusterSize, "always");
+    // A damaged entry must not cost the image its metadata.
+    if (offset === 0 || await image.overlap.find(offset, clusterSize) !== undefined) continue;
+    await refcounts.free(offset, clusterSize, "always");
   }
   await refcounts.free(entry.tableOffset, table.bytes.length, "other");
 }

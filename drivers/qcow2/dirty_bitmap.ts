@@ -8,7 +8,20 @@ import { EntryTable } from "./table.ts";
 /** Takes a cluster of bits, or a table, and answers with the place in the file that it was written to. */
 export type BitmapWriter = (bytes: Uint8Array) => Promise<number>;
 
+/** A table entry that stands for a cluster of set bits, lower half. */
+const ALL_ONES = 1;
+
 const NO_TABLE: BitmapTable = { tableOffset: 0, tableEntries: 0 };
+
+/** A part of a bitmap. */
+interface BitmapCluster {
+  /** Which of the bitmap's clusters. */
+  readonly index: number;
+  /** Its bits. */
+  readonly bits: Uint8Array;
+  /** All bits are set, and the file says so without a cluster. */
+  readonly ones: boolean;
+}
 
 /**
  * A consistent bitmap of an open image: what the file has, and what was set
@@ -102,19 +115,25 @@ export class DirtyBitmap {
   async store(write: BitmapWriter): Promise<BitmapTable> {
     const tableEntries = bitmapTableEntries(this.#image, this.#size, this.#granularityBits);
     const table = new EntryTable(new Uint8Array(tableEntries * 8));
-    for await (const { index, bits } of this.#clusters()) table.setOffset(index, await write(bits));
+    for await (const { index, bits, ones } of this.#clusters()) {
+      // What the file says in a bit stays so: written out, a small file could become a huge one.
+      if (ones) table.set(index, 0, ALL_ONES);
+      else table.setOffset(index, await write(bits));
+    }
     return { tableOffset: await write(table.bytes), tableEntries };
   }
 
   /** The clusters of the bitmap that have a bit set. */
-  async *#clusters(): AsyncGenerator<{ readonly index: number; readonly bits: Uint8Array }> {
+  async *#clusters(): AsyncGenerator<BitmapCluster> {
     const { tableOffset, tableEntries } = this.#stored;
     const stored = new EntryTable(new Uint8Array(this.#storedSize > 0 ? tableEntries * 8 : 0));
     await readPadded(this.#image.file, tableOffset, stored.bytes);
     const count = bitmapTableEntries(this.#image, this.#size, this.#granularityBits);
     for (let index = 0; index < count; index++) {
       const bits = await this.#load(stored, index);
-      if (bits !== undefined && !isZero(bits)) yield { index, bits };
+      if (bits === undefined || isZero(bits)) continue;
+      const ones = isAllOnes(stored, index) && bits.every((byte) => byte === 0xff);
+      yield { index, bits, ones };
     }
   }
 
@@ -123,10 +142,10 @@ export class DirtyBitmap {
     const { clusterSize } = this.#image.geometry;
     const marks = this.#marks.get(index);
     const offset = index < stored.length ? stored.offset(index) : 0;
-    const allOnes = index < stored.length && offset === 0 && (stored.low(index) & 1) !== 0;
-    if (offset === 0 && !allOnes) return marks;
+    const ones = isAllOnes(stored, index);
+    if (offset === 0 && !ones) return marks;
     const bits = new Uint8Array(clusterSize);
-    if (allOnes) bits.fill(0xff);
+    if (ones) bits.fill(0xff);
     else await readPadded(this.#image.file, offset, bits);
     clearBitsFrom(bits, this.#bitCount(this.#storedSize) - index * this.#bitsPerCluster);
     if (marks !== undefined) {
@@ -150,4 +169,8 @@ export class DirtyBitmap {
     }
     return bits;
   }
+}
+
+function isAllOnes(table: EntryTable, index: number): boolean {
+  return index < table.length && table.high(index) === 0 && table.low(index) === ALL_ONES;
 }

@@ -32,19 +32,24 @@ export class OverlapGuard {
    * `own`; whatever it is that keeps a snapshot's L1 table from being read, if that is looked at.
    */
   async check(offset: number, length: number, own?: Structure): Promise<void> {
-    if (length <= 0) return;
-    const { clusterSize } = this.#image.geometry;
-    const from = offset - offset % clusterSize;
-    const to = Math.ceil((offset + length) / clusterSize) * clusterSize;
-    const hit = this.#known(from, to, own) ??
-      (await this.#inactiveL2(from, to, own) ? "inactive L2 table" : undefined) ??
-      this.#directory(from, to, own);
+    const hit = await this.find(offset, length, own);
     if (hit !== undefined) {
       throw await signalCorruption(
         this.#image,
         `Preventing invalid write on metadata (overlaps with ${hit})`,
       );
     }
+  }
+
+  /** The structure other than `own` that a range (expanded to clusters) hits, if any. */
+  async find(offset: number, length: number, own?: Structure): Promise<Structure | undefined> {
+    if (length <= 0) return undefined;
+    const { clusterSize } = this.#image.geometry;
+    const from = offset - offset % clusterSize;
+    const to = Math.ceil((offset + length) / clusterSize) * clusterSize;
+    return this.#known(from, to, own) ??
+      (await this.#inactiveL2(from, to, own) ? "inactive L2 table" : undefined) ??
+      this.#directory(from, to, own);
   }
 
   #guards(structure: Structure, own: Structure | undefined): boolean {

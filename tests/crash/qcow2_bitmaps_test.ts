@@ -8,6 +8,7 @@ import { CACHE_MODES } from "../../lib/block/mode.ts";
 import { QUIET } from "../../lib/graph/environment.ts";
 import { MemoryNode } from "../_memory_node.ts";
 import { useReference } from "../_reference.ts";
+import { bitsOf, storedBitmaps } from "../_stored_bitmaps.ts";
 import { withTempDir } from "../_temp.ts";
 import { Random } from "../_random.ts";
 import { context, create, open } from "../drivers/qcow2/_image.ts";
@@ -16,53 +17,6 @@ import { readTags, SECTOR, stamps } from "./_guest.ts";
 import { discardAnywhere, writeAnywhere, zeroAnywhere } from "./_habits.ts";
 import { HostDisk, isHostFailure } from "./_host_disk.ts";
 import { Journal } from "./_journal.ts";
-
-/** A bitmap as it lies in a file. */
-interface StoredBitmap {
-  readonly name: string;
-  readonly flags: number;
-  readonly inUse: boolean;
-  readonly granularity: number;
-  /** Whether the bit of a sector is set. */
-  isDirty(sector: number): boolean;
-}
-
-const EXTENSION = 0x23852875;
-
-/** The bitmaps of an image whose header says that they are in order; nothing of the driver is used. */
-function storedBitmaps(file: MemoryNode): StoredBitmap[] {
-  const image = file.bytes();
-  const view = new DataView(image.buffer);
-  const clusterSize = 2 ** view.getUint32(20);
-  if ((view.getUint32(92) & 1) === 0) return [];
-  let at = view.getUint32(100);
-  while (view.getUint32(at) !== EXTENSION) {
-    assert(view.getUint32(at) !== 0, "the bit says that there are bitmaps");
-    at += 8 + Math.ceil(view.getUint32(at + 4) / 8) * 8;
-  }
-  let entry = Number(view.getBigUint64(at + 24));
-  const bitmaps: StoredBitmap[] = [];
-  for (let left = view.getUint32(at + 8); left > 0; left--) {
-    const table = Number(view.getBigUint64(entry));
-    const granularity = 2 ** view.getUint8(entry + 17);
-    const nameLength = view.getUint16(entry + 18);
-    bitmaps.push({
-      name: new TextDecoder().decode(image.subarray(entry + 24, entry + 24 + nameLength)),
-      flags: view.getUint32(entry + 12),
-      inUse: (view.getUint32(entry + 12) & 1) !== 0,
-      granularity,
-      isDirty(sector) {
-        const bit = Math.floor(sector * SECTOR / granularity);
-        const word = view.getBigUint64(table + Math.floor(bit / clusterSize / 8) * 8);
-        const offset = Number(word & 0x00fffffffffffe00n);
-        if (offset === 0) return (word & 1n) !== 0n;
-        return (image[offset + (bit >> 3) % clusterSize]! & 1 << (bit & 7)) !== 0;
-      },
-    });
-    entry += Math.ceil((24 + nameLength) / 8) * 8;
-  }
-  return bitmaps;
-}
 
 let baseline: Uint32Array | undefined;
 
@@ -80,14 +34,14 @@ async function imageWithBitmaps(): Promise<Uint8Array> {
 
 /** A bitmap that says it is complete has a bit for everything that changed. */
 async function assertTrueBitmaps([image]: readonly MemoryNode[]): Promise<void> {
-  const bitmaps = storedBitmaps(image!).filter(({ inUse }) => !inUse);
+  const bitmaps = storedBitmaps(image!.bytes()).filter(({ inUse }) => !inUse);
   if (bitmaps.length === 0) return;
   await using node = await open(image!.copy());
   const tags = await readTags(node);
   for (const [sector, tag] of tags.entries()) {
     if (tag === (baseline![sector] ?? 0)) continue;
     for (const { name, isDirty } of bitmaps) {
-      assert(isDirty(sector), `sector ${sector} changed and '${name}' does not know`);
+      assert(isDirty(sector * SECTOR), `sector ${sector} changed and '${name}' does not know`);
     }
   }
 }
@@ -124,13 +78,12 @@ crashTest("an image with bitmaps that grows", {
 
 /** All that the bitmaps of an image say, if they say that they are complete. */
 function told(file: MemoryNode): string[] {
-  const sectors = Number(new DataView(file.slice(24, 8).buffer).getBigUint64(0)) / SECTOR;
-  return storedBitmaps(file).filter(({ inUse }) => !inUse).map(
-    ({ name, flags, granularity, isDirty }) => {
-      const dirty = Array.from({ length: sectors }, (_, sector) => isDirty(sector) ? "1" : "0");
-      return `${name} ${flags} ${granularity} ${dirty.join("")}`;
-    },
-  );
+  const image = file.bytes();
+  const size = Number(new DataView(image.buffer).getBigUint64(24));
+  return storedBitmaps(image).filter(({ inUse }) => !inUse).map((bitmap) => {
+    const { name, flags, granularity } = bitmap;
+    return `${name} ${flags} ${granularity} ${bitsOf(bitmap, size)}`;
+  });
 }
 
 /** What is done to the bitmaps of an image without writing to its disk. */
