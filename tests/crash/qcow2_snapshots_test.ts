@@ -12,6 +12,10 @@ import { compressAnywhere, writeAnywhere, zeroAnywhere } from "./_habits.ts";
 import { HostDisk, HostFile, isHostFailure } from "./_host_disk.ts";
 import { Journal } from "./_journal.ts";
 
+/** The number of what is written after a crash, to every so manieth sector. */
+const LATER_TAG = 0x7fffffff;
+const STEP = 13;
+
 /** What is done to the snapshots of a node. */
 type Deed = (store: SnapshotStore) => Promise<void>;
 
@@ -95,10 +99,13 @@ async function examine(file: MemoryNode, before: Content, after: Content): Promi
   }
   {
     await using node = await open(used, context({ writable: true }));
-    await node.write(0, stamps(0x7fffffff, 0, 9));
-    for (let at = 0; at < 9; at++) disk[at] = [0x7fffffff];
-    await node.write(node.length - 4096, new Uint8Array(512));
-    disk[disk.length - 8] = [0];
+    const sectors = node.length / 512;
+    for (let at = 0; at < sectors; at += STEP) {
+      await node.write(at * 512, stamps(LATER_TAG, at, 1));
+      disk[at] = [LATER_TAG];
+    }
+    await node.writeZeroes((sectors - 8) * 512, 4096, { unmap: true });
+    disk.fill([0], sectors - 8);
   }
   // Whoever writes now writes to the disk alone.
   const later = await contentOf(used);
