@@ -15,7 +15,7 @@ import { Autoclear, Compatible } from "./_layout.ts";
 import { ENCRYPTION_PREFIX } from "./amend_options.ts";
 import { AmendProgress } from "./amend_progress.ts";
 import { changeRefcountWidth } from "./amend_refcounts.ts";
-import { assertDowngradable, downgrade, upgrade } from "./amend_version.ts";
+import { assertDowngradable, downgrade, REFCOUNT_ORDER_V2, upgrade } from "./amend_version.ts";
 import type { Bitmaps } from "./bitmaps.ts";
 import type { Qcow2Header } from "./header.ts";
 import { writeHeader } from "./header_writer.ts";
@@ -143,9 +143,11 @@ async function assertPossible(
 ): Promise<void> {
   const { header } = image;
   const sinceVersion3 = "compatibility level 1.1";
-  // An upgrade comes before the other changes, a downgrade after them.
-  const version = Math.max(plan.version, header.version);
-  if (version < 3 && plan.refcountOrder !== header.refcountOrder) {
+  const { refcountOrder } = plan;
+  if (
+    plan.version < 3 && refcountOrder !== header.refcountOrder &&
+    refcountOrder !== REFCOUNT_ORDER_V2
+  ) {
     throw refuse(
       "refcount_bits",
       `Refcount widths other than 16 bits require ${sinceVersion3} or above ` +
@@ -168,11 +170,12 @@ async function assertPossible(
     );
   }
   if (plan.size !== undefined) {
-    assertResizable(image, plan.size, bitmaps, version);
+    // An upgrade comes before the other changes, a downgrade after them.
+    assertResizable(image, plan.size, bitmaps, Math.max(plan.version, header.version));
   }
   if (plan.version < header.version) {
     await assertDowngradable(image, {
-      refcountOrder: plan.refcountOrder,
+      refcountOrder,
       size: plan.size ?? header.size,
     });
   }

@@ -17,7 +17,7 @@ import { writeSnapshotTable } from "./snapshots.ts";
 /** Extra data of a snapshot that version 3 asks for, bytes: VM state size and disk size. */
 const REQUIRED_EXTRA = 16;
 /** log2 of the refcount bits that version 2 has. */
-const REFCOUNT_ORDER_V2 = 4;
+export const REFCOUNT_ORDER_V2 = 4;
 
 /** Makes it version 3. The snapshot table gets the extra data that this version asks for first, which version 2 ignores. */
 export async function upgrade(image: Qcow2Image, onStep: Step): Promise<void> {

