@@ -192,8 +192,11 @@ export class Refcounts {
   /**
    * Takes one reference from each cluster that the range touches. The caller's
    * work is done by then, so failure is reported, not thrown: clusters leak.
+   * They also do in an image that was found corrupt: what was allocated in it
+   * may well be in use, and a hole in it would be the end of what is there.
    */
   async free(offset: number, length: number, reason: FreeReason): Promise<void> {
+    if (this.#image.broken) return;
     try {
       await this.add(offset, length, -1, reason);
     } catch (error) {

@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { ImageError } from "../../lib/block/error.ts";
+import { during, ImageError } from "../../lib/block/error.ts";
 import { viewOf } from "../../lib/bytes/endian.ts";
 import { MAX_REFCOUNT_TABLE_BYTES } from "./_layout.ts";
 import type { Step } from "./amend_progress.ts";
@@ -127,14 +127,14 @@ class WidthChange {
     await this.#walk(walk, walk + 1, async (index) => {
       const offset = this.#blocks[index] ?? 0;
       if (offset !== 0) {
-        await image.overlap.check(offset, block.length);
+        await during("Overlap check failed", () => image.overlap.check(offset, block.length));
         await image.file.write(offset, block);
       }
       block.fill(0);
     }, block);
     const { offset } = this.#table;
     const table = this.#newTable();
-    await image.overlap.check(offset, table.bytes.length);
+    await during("Overlap check failed", () => image.overlap.check(offset, table.bytes.length));
     await image.file.write(offset, table.bytes);
     await image.barrier();
   }

@@ -183,7 +183,7 @@ function isSane(image: ImageFacts, entry: DirectoryEntry, type: number): boolean
     !(image.context.untrusted && tableEntries > UNTRUSTED.bitmapTableEntries) &&
     granularityBits >= MIN_GRANULARITY_BITS && granularityBits <= MAX_GRANULARITY_BITS &&
     (flags & ~(BitmapFlag.inUse | BitmapFlag.auto)) === 0 &&
-    entry.nameBytes.length > 0 && entry.nameBytes.length <= MAX_NAME &&
+    entry.nameBytes.length <= MAX_NAME &&
     type === TYPE_DIRTY_TRACKING &&
     (inUse || image.header.size <= bytes * 8 * 2 ** granularityBits);
 }

@@ -175,6 +175,8 @@ export class ReferenceWalk {
     if (header.bitmaps === undefined) return;
     const { directoryOffset, directorySize } = header.bitmaps;
     this.range({ offset: directoryOffset, length: directorySize });
+    // The size of the disk, which bitmaps are checked against, is not to be had any more.
+    if (image.broken) throw ImageError.fromErrno("EINVAL", { file: image.context.filename });
     // The opening checked this, except for the tables of bitmaps that were not closed properly.
     for (const { tableOffset, tableEntries } of await readDirectory(image)) {
       this.range({ offset: tableOffset, length: tableEntries * 8 });

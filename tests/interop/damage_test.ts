@@ -166,18 +166,18 @@ async function assertSameCheck(way: Way, files: ImageFiles, image: Uint8Array): 
   const actual = await checkWith(ours, way, files, image);
   const expected = await checkWith(theirs, way, files, image);
   await assertSound(files, actual);
+  const writes = way !== "none";
+  const forgot = header.snapshots > 0 && new Header(expected.image).snapshots === 0;
   if (expected.code === 1 && expected.stderr.includes("Could not open")) {
+    // Even then the reference may have forgotten the snapshots, see below.
+    if (writes && forgot) expected.image.set(image.subarray(60, 72), 60);
     return assertEqual(actual, expected);
   }
-  const writes = way !== "none";
   const unknown = header.autoclear & ~KNOWN_AUTOCLEAR;
   const phantom = (header.autoclear & BigInt(BITMAPS)) !== 0n && !header.hasBitmaps;
 
-  if (
-    writes && header.snapshots > 0 && header.hasBitmaps &&
-    new Header(expected.image).snapshots === 0
-  ) {
-    return await assertKeepsSnapshots(files, image, actual);
+  if (writes && header.hasBitmaps && forgot) {
+    return await assertKeepsSnapshots(way, files, image, actual);
   }
   if (writes && header.snapshots > 0 && unknown !== 0n) {
     // Opening the image, the reference clears the bits by a header that says that there are no
@@ -240,7 +240,9 @@ async function assertNoWorse(
   actual: Checked,
   expected: Checked,
 ): Promise<void> {
-  const lines = ({ stderr }: Checked) => stderr.split("\n").sort();
+  // In an image that was marked corrupt qimg frees nothing, so that cannot fail either.
+  const lines = ({ stderr }: Checked) =>
+    stderr.replaceAll(/^qcow2_free_clusters failed: .*\n/gm, "").split("\n").sort();
   assertEquals([actual.code, lines(actual)], [expected.code, lines(expected)]);
   if (firstDifference(actual.image, expected.image) === undefined) return;
   const [was, is] = [
@@ -259,11 +261,13 @@ async function assertNoWorse(
  * there is to repair.
  */
 async function assertKeepsSnapshots(
+  way: Way,
   files: ImageFiles,
   before: Uint8Array,
   actual: Checked,
 ): Promise<void> {
-  const kept = Math.min(new Header(before).snapshots, 65536);
+  const { snapshots } = new Header(before);
+  const kept = way === "all" ? Math.min(snapshots, 65536) : snapshots;
   assertEquals(new Header(actual.image).snapshots, kept);
   if (actual.size > LOOKED_AT) return;
   // Of the result both say the same.
