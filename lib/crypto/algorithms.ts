@@ -136,6 +136,8 @@ export function essivKeyBytes({ cipher, ivgenHash }: CipherSpec): number {
  */
 export function requireSupported(spec: CipherSpec): void {
   const { cipher, mode, ivgen, ivgenHash } = spec;
+  // The reference's build lacks these, too.
+  if (["des", "3des", "sm4"].includes(cipher)) throw unsupported(cipher);
   if (ivgen === "essiv") {
     if (ivgenHash === undefined) {
       throw new CryptoError("Missing IV generator hash specification", "ivgen-hash-alg");
@@ -147,6 +149,10 @@ export function requireSupported(spec: CipherSpec): void {
     throw new CryptoError("Unsupported cipher mode xts", "cipher-mode");
   }
   if (cipherFamily(cipher) !== "aes") {
-    throw new CryptoError(`Algorithm '${cipher}' not supported`, "cipher-alg");
+    throw unsupported(cipher);
   }
+}
+
+function unsupported(cipher: CipherName): CryptoError {
+  return new CryptoError(`Algorithm '${cipher}' not supported`, "cipher-alg");
 }

@@ -162,6 +162,7 @@ function requireSlot(keyslot: number): void {
   if (keyslot >= 0 && keyslot < LUKS_SLOTS) return;
   throw refuse(
     "keyslot",
-    `Invalid keyslot ${keyslot} specified, must be between 0 and ${LUKS_SLOTS - 1}`,
+    // As the reference prints it: 32 bits without a sign.
+    `Invalid keyslot ${keyslot >>> 0} specified, must be between 0 and ${LUKS_SLOTS - 1}`,
   );
 }
