@@ -73,13 +73,17 @@ function openRaw(file: BlockNode, options: OptionSet, context: DriverContext): R
     new ImageError(message, { errno: "EINVAL", file: context.filename, field });
   if (offset > file.length) {
     throw refuse(
-      `Offset (${offset}) cannot be greater than size of the containing file (${file.length})`,
+      `Offset (${
+        options.exact("offset")
+      }) cannot be greater than size of the containing file (${file.length})`,
       "offset",
     );
   }
   if (size !== undefined && file.length - offset < size) {
     throw refuse(
-      `The sum of offset (${offset}) and size (${size}) has to be smaller or equal to the  ` +
+      `The sum of offset (${offset}) and size (${
+        options.exact("size")
+      }) has to be smaller or equal to the  ` +
         `actual size of the containing file (${file.length})`,
       "size",
     );
@@ -151,7 +155,8 @@ class RawNode implements BlockNode {
     this.#window = window;
     this.#unmap = context.mode.unmap;
     this.#looksForeign = looksForeign;
-    this.#fixedLength = window.size ?? (file.readOnly ? lengthBehind(window.offset, file) : undefined);
+    this.#fixedLength = window.size ??
+      (file.readOnly ? lengthBehind(window.offset, file) : undefined);
   }
 
   get filename(): string {

@@ -6,6 +6,7 @@ import {
   environmentOf,
   FORMAT,
   IMAGE_OPTS,
+  OBJECT,
   onlyImage,
   PROGRESS_HELP,
   PROGRESS_STYLES,
@@ -20,7 +21,7 @@ export const commit: Command = defineCommand({
   description: "Write the content of an image into its backing file",
   synopsis: [
     "[-f FMT | --image-opts] [-t CACHE] [-b BASE] [-d] [-r RATE] [-p] [-q]",
-    "[--untrusted] FILENAME",
+    "[--object OBJECT] [--untrusted] FILENAME",
   ],
   options: {
     quiet: QUIET,
@@ -51,6 +52,7 @@ export const commit: Command = defineCommand({
       attached: PROGRESS_STYLES,
       help: PROGRESS_HELP,
     },
+    objects: OBJECT,
     untrusted: UNTRUSTED,
   },
   operands: [{ name: "FILENAME", help: ["image whose content is written"] }],

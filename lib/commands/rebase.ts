@@ -7,6 +7,7 @@ import {
   FORCE_SHARE,
   FORMAT,
   IMAGE_OPTS,
+  OBJECT,
   onlyImage,
   PROGRESS_HELP,
   PROGRESS_STYLES,
@@ -20,7 +21,7 @@ export const rebase: Command = defineCommand({
   description: "Change the backing file of an image",
   synopsis: [
     "[-f FMT | --image-opts] [-t CACHE] [-b BACKING [-F BACKING_FMT]] [-T CACHE]",
-    "[-u] [-c] [-U] [-p] [-q] [--untrusted] FILENAME",
+    "[-u] [-c] [-U] [-p] [-q] [--object OBJECT] [--untrusted] FILENAME",
   ],
   options: {
     quiet: QUIET,
@@ -67,6 +68,7 @@ export const rebase: Command = defineCommand({
       attached: PROGRESS_STYLES,
       help: PROGRESS_HELP,
     },
+    objects: OBJECT,
     untrusted: UNTRUSTED,
   },
   operands: [{ name: "FILENAME", help: ["image whose backing file is changed"] }],
