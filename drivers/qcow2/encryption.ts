@@ -11,19 +11,10 @@ import type { BlockNode } from "../../lib/block/node.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
 import { CryptoError } from "../../lib/crypto/error.ts";
 import type { LuksStore } from "../../lib/crypto/luks.ts";
-import {
-  LUKS_HEADER_BYTES,
-  luksDetails,
-  type LuksHeader,
-  parseLuksHeader,
-} from "../../lib/crypto/luks_header.ts";
 import { UNTRUSTED } from "./_layout.ts";
 import { readPadded } from "./_read.ts";
 import type { DataEncryption } from "./encryption_data.ts";
 import type { Qcow2Header } from "./header.ts";
-
-/** Key of the old encryption, bytes: AES-128, whatever its name says elsewhere. */
-export const OLD_KEY_BYTES = 16;
 
 /** What an image's encryption is opened with. */
 export interface EncryptionOwner {
@@ -49,22 +40,14 @@ export async function encryptionDetails(
 ): Promise<{ readonly [key: string]: InfoValue } | undefined> {
   if (header.cryptMethod === 0) return undefined;
   if (header.cryptMethod === 1) return { format: "aes" };
-  return detailsOf(await readLuksHeader(file, header, context));
-}
-
-/** What `info` shows of an image's LUKS header. */
-function detailsOf(header: LuksHeader): { readonly [key: string]: InfoValue } {
-  return luksDetails(header, "luks") as { readonly [key: string]: InfoValue };
-}
-
-async function readLuksHeader(
-  file: BlockNode,
-  header: Qcow2Header,
-  context: DriverContext,
-): Promise<LuksHeader> {
+  const { offset } = cryptoHeader(header, context.filename);
+  const { LUKS_HEADER_BYTES, luksDetails, parseLuksHeader } = await import(
+    "../../lib/crypto/luks_header.ts"
+  );
   const bytes = new Uint8Array(LUKS_HEADER_BYTES);
-  await readPadded(file, cryptoHeader(header, context.filename).offset, bytes);
-  return inImage(context.filename, () => parseLuksHeader(bytes));
+  await readPadded(file, offset, bytes);
+  const luks = inImage(context.filename, () => parseLuksHeader(bytes));
+  return luksDetails(luks, "luks") as { readonly [key: string]: InfoValue };
 }
 
 /**

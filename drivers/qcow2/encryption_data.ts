@@ -11,10 +11,11 @@ import type { LuksVolume } from "../../lib/crypto/luks.ts";
 import { loadNodeCrypto } from "../../lib/crypto/node_crypto.ts";
 import { createSectorCipher, type SectorCipher } from "../../lib/crypto/sector_cipher.ts";
 import { readPadded } from "./_read.ts";
-import { OLD_KEY_BYTES } from "./encryption.ts";
 
 /** Bytes of a sector. */
-export const SECTOR = 512;
+const SECTOR = 512;
+/** Key of the old encryption, bytes: AES-128, whatever its name says elsewhere. */
+const OLD_KEY_BYTES = 16;
 /** Bytes that are encrypted and written at a time. */
 const PIECE = 2 << 20;
 
@@ -28,6 +29,8 @@ export interface DataPlace {
 
 /** The encryption of an open image's guest data. */
 export class DataEncryption {
+  /** Bytes that are encrypted as a whole. */
+  readonly sectorSize = SECTOR;
   /** The LUKS volume with the key, `undefined` with the old encryption. */
   readonly volume: LuksVolume | undefined;
   /** Held by writes of parts of sectors, which have to read the rest. */

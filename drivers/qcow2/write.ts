@@ -10,7 +10,7 @@ import type { Allocation } from "../../lib/block/plan.ts";
 import { type Piece, planPieces } from "./allocation_plan.ts";
 import { freeEntries } from "./cluster_entry.ts";
 import { fillAround, fillJoined } from "./copy_on_write.ts";
-import { type DataEncryption, SECTOR } from "./encryption_data.ts";
+import type { DataEncryption } from "./encryption_data.ts";
 import type { HostRange, Qcow2Image } from "./image.ts";
 import { completeRuns, linkClusters, linkRun } from "./link.ts";
 import { readAt } from "./mapping.ts";
@@ -128,8 +128,9 @@ async function writeEncrypted(
   offset: number,
   from: Uint8Array,
 ): Promise<void> {
-  const start = offset - offset % SECTOR;
-  const end = Math.ceil((offset + from.length) / SECTOR) * SECTOR;
+  const unit = encryption.sectorSize;
+  const start = offset - offset % unit;
+  const end = Math.ceil((offset + from.length) / unit) * unit;
   const write = (bytes: Uint8Array) =>
     writeGuest(
       image,
@@ -141,8 +142,8 @@ async function writeEncrypted(
   if (end - start === from.length) return await write(from);
   await encryption.partial.run(async () => {
     const sectors = new Uint8Array(end - start);
-    await readAt(image, start, sectors.subarray(0, SECTOR));
-    await readAt(image, end - SECTOR, sectors.subarray(sectors.length - SECTOR));
+    await readAt(image, start, sectors.subarray(0, unit));
+    await readAt(image, end - unit, sectors.subarray(sectors.length - unit));
     sectors.set(from, offset - start);
     await write(sectors);
   });

@@ -1,5 +1,5 @@
 import { assertEquals, assertRejects } from "@std/assert";
-import { encryptionDetails, refuseEncrypted } from "../../../drivers/qcow2/encryption.ts";
+import { encryptionDetails } from "../../../drivers/qcow2/encryption.ts";
 import type { Qcow2Header } from "../../../drivers/qcow2/header.ts";
 import { readHeader } from "../../../drivers/qcow2/header_reader.ts";
 import { ImageError } from "../../../lib/block/error.ts";
@@ -214,17 +214,6 @@ for (const [name, damage, text] of DAMAGES) {
     assertEquals(error.message, text);
   });
 }
-
-Deno.test("guest data of encrypted images is refused as without a key", async () => {
-  for (const method of [1, 2]) {
-    const header = await imageHeader(method);
-    const error = await assertRejects(
-      () => Promise.try(() => refuseEncrypted(header, context())),
-      ImageError,
-    );
-    assertEquals(error.message, "Parameter 'encrypt.key-secret' is required for cipher");
-  }
-});
 
 Deno.test({
   name: "LUKS headers of the reference are shown and refused as there",
