@@ -12,11 +12,9 @@ import { closeAfterError } from "../graph/context.ts";
 import { type Environment, QUIET } from "../graph/environment.ts";
 import { type ImageReference, openImage, reopenBacking } from "../graph/open.ts";
 import { SLOT_SIZE } from "./copy/job.ts";
-import { move } from "./copy/mover.ts";
 import { Pace } from "./copy/pace.ts";
-import { isReachable, type Step } from "./copy/planner.ts";
-import { InlinePool, type Pool, threadLimit, WorkerPool } from "./copy/pool.ts";
-import { RunCopier } from "./copy/run_copier.ts";
+import type { Step } from "./copy/planner.ts";
+import { moveRuns, runStep } from "./copy/runs.ts";
 import { type Place, slicePlace, Source } from "./copy/source.ts";
 import { Writer } from "./copy/writer.ts";
 import type { Progress } from "./progress.ts";
@@ -45,12 +43,6 @@ const WINDOW = 10 << 20;
 /** Bounds of the pieces in which changes are followed, bytes. */
 const SMALLEST_GRAIN = 4 << 10;
 const LARGEST_GRAIN = 64 << 10;
-
-/** Slots for compressed clusters on their way. */
-const SLOTS = 8;
-
-/** From how many bytes to be inflated on other threads are worth their start. */
-const MUCH = 2 << 20;
 
 /**
  * Writes what an image holds into its backing file, or into one further down, and empties the image. A base
@@ -168,27 +160,19 @@ async function copyInto(
 ): Promise<void> {
   const pace = new Pace(environment.signal);
   const plan: CommitPlan = { top, base, source: new Source([top], { exact: true }), pace };
-  const { bytes, packed } = await measure(plan);
-  const source = new Source([top], { exact: true });
+  const work = await measure(plan);
   const writer = new Writer(base, {
     unmap: true,
     skipZeros: false,
     rate: rateLimit,
     signal: environment.signal,
   });
-  await using pool: Pool = packed >= MUCH
-    ? new WorkerPool(threadLimit(SLOTS), SLOTS)
-    : new InlinePool(SLOTS);
-  const copier = new RunCopier({ source, writer, pace });
-  await move(commitSteps(plan, (done) => onProgress?.(done / bytes, bytes)), {
-    source,
+  await moveRuns(commitSteps(plan, (done) => onProgress?.(done / work.bytes, work.bytes)), {
+    source: new Source([top], { exact: true }),
     writer,
-    pool,
     pace,
-    sparse: null,
-    outOfOrder: false,
-    copier,
-    onDone() {},
+    work,
+    isSlow: rateLimit > 0,
   });
 }
 
@@ -294,20 +278,12 @@ async function* windowSteps(
     if (isZero) yield { kind: "zero", offset: at, length: stop - at };
     else {
       for (let from = at; from < stop; from += SLOT_SIZE) {
-        yield await copyStep(plan, from, Math.min(SLOT_SIZE, stop - from));
+        const part = Math.min(SLOT_SIZE, stop - from);
+        yield runStep(from, part, await placesOf(plan, from, part));
       }
     }
     at = stop;
   }
-}
-
-/** Copies a run. */
-async function copyStep(plan: CommitPlan, offset: number, length: number): Promise<Step> {
-  const places = await placesOf(plan, offset, length);
-  const piece = { offset, length, places };
-  const isForSlot = places.some((place) => place.kind === "packed" && isReachable(place)) &&
-    places.every(({ kind }) => kind !== "node");
-  return isForSlot ? { kind: "slot", pieces: [piece] } : { kind: "plain", piece };
 }
 
 /**

@@ -16,12 +16,11 @@ import { type ImageReference, openImage, openNode } from "../graph/open.ts";
 import { findFormat } from "../graph/registry.ts";
 import { ComparedDisk, UnitComparison } from "./copy/differences.ts";
 import { SLOT_SIZE } from "./copy/job.ts";
-import { move, type Packing } from "./copy/mover.ts";
+import type { Packing } from "./copy/mover.ts";
 import { Pace } from "./copy/pace.ts";
-import { isReachable, type Step } from "./copy/planner.ts";
-import { InlinePool, type Pool, threadLimit, WorkerPool } from "./copy/pool.ts";
-import { RunCopier } from "./copy/run_copier.ts";
-import { type Place, Source } from "./copy/source.ts";
+import type { Step } from "./copy/planner.ts";
+import { moveRuns, runStep, storedBytes } from "./copy/runs.ts";
+import { Source } from "./copy/source.ts";
 import { Writer } from "./copy/writer.ts";
 import type { Progress } from "./progress.ts";
 
@@ -49,9 +48,6 @@ export interface RebaseOptions {
 const WINDOW = SLOT_SIZE;
 
 const SECTOR = 512;
-
-/** Slots for compressed clusters on their way. */
-const SLOTS = 8;
 
 /**
  * Changes the backing file of an image. Unless that is `unsafe`, the content stays the same: what the new
@@ -239,9 +235,6 @@ async function copyDifferences(
       });
     },
   });
-  await using pool: Pool = packing === undefined
-    ? new InlinePool(SLOTS)
-    : new WorkerPool(threadLimit(SLOTS), SLOTS);
   const steps = rebaseSteps({
     image,
     old,
@@ -253,17 +246,9 @@ async function copyDifferences(
     pace,
     onProgress,
   });
-  await move(steps, {
-    source,
-    writer,
-    pool,
-    pace,
-    sparse: null,
-    outOfOrder: false,
-    packing,
-    copier: new RunCopier({ source, writer, pace }),
-    onDone() {},
-  });
+  // No more than all that any backing file holds; little of it may have to be moved.
+  const bytes = old === null ? 0 : await storedBytes(old, null);
+  await moveRuns(steps, { source, writer, pace, packing, work: { bytes, packed: 0 } });
 }
 
 interface RebasePlan {
@@ -322,8 +307,9 @@ async function* rebaseSteps(plan: RebasePlan): AsyncGenerator<Step, void, undefi
         }
         const places = await before.places(at, run.length);
         const piece = { offset: at, length: run.length, places };
-        const isForSlot = stretch.isPacked || places.some(isFarPacked);
-        yield isForSlot ? { kind: "slot", pieces: [piece] } : { kind: "plain", piece };
+        yield stretch.isPacked
+          ? { kind: "slot", pieces: [piece] }
+          : runStep(at, run.length, places);
       }
       offset = stretch.offset + stretch.length;
     }
@@ -374,11 +360,6 @@ async function isUnallocated(image: BlockNode, from: number, to: number): Promis
     at += length;
   }
   return true;
-}
-
-/** Whether other threads can inflate what lies there. */
-function isFarPacked(place: Place): boolean {
-  return place.kind === "packed" && isReachable(place);
 }
 
 /**
