@@ -9,6 +9,7 @@
 import type { FormatEntry, ProtocolEntry } from "../lib/block/driver.ts";
 import { probeQcow2 } from "./qcow2/probe.ts";
 import { probeHostDevice } from "./file/probe.ts";
+import { probeVmdk } from "./vmdk/probe.ts";
 
 /** The format of a new image unless told, and of what no other format claims. */
 export const DEFAULT_FORMAT = "raw";
@@ -22,6 +23,11 @@ export const FORMATS: readonly FormatEntry[] = [
     name: "qcow2",
     probe: probeQcow2,
     load: async () => (await import("./qcow2/driver.ts")).qcow2,
+  },
+  {
+    name: "vmdk",
+    probe: probeVmdk,
+    load: async () => (await import("./vmdk/driver.ts")).vmdk,
   },
   {
     name: "raw",

@@ -107,7 +107,7 @@ export interface Checker {
    * Checks, and repairs what `repair` allows; findings go to `report`.
    *
    * @throws {ImageError} if the check could not be completed; its `errno` says
-   * why, `report` has the details.
+   * why, `report` has the details. `ENOTSUP`: the format cannot repair.
    */
   check(repair: RepairMode, report: CheckReport): Promise<CheckResult>;
 }

@@ -43,6 +43,11 @@ export interface DriverContext {
    */
   createFile(role: ChildRole, filename: string, options: OptionSet): Promise<BlockNode>;
   /**
+   * While an image is created: opens the one that will be behind it for reading, without what is behind
+   * that. `filename` is the name as it will be stored; the format is probed.
+   */
+  openBacking?(filename: string): Promise<BlockNode>;
+  /**
    * Present when nobody named the format and probing chose it: whether probing
    * would take a file with these first 512 bytes for another one.
    */

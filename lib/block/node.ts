@@ -145,4 +145,6 @@ export interface BlockNode extends AsyncDisposable {
   readonly allocator?: Allocator;
   /** Compressed writes. */
   readonly packer?: PackTarget;
+  /** Compressed writes are taken, and stored like any others: not all images of the format compress. */
+  readonly packsPlainly?: boolean;
 }

@@ -10,11 +10,13 @@ import {
   type OpenMode,
   READ_ONLY,
 } from "../block/mode.ts";
-import type { FormatDriver, ProtocolDriver } from "../block/driver.ts";
+import type { DriverContext, FormatDriver, ProtocolDriver } from "../block/driver.ts";
 import { ImageError } from "../block/error.ts";
 import { OptionSet, type OptionSpec } from "../block/options.ts";
 import { createBelow, driverContext, openLocked } from "./context.ts";
 import type { Environment } from "./environment.ts";
+import { resolveRelative } from "./names.ts";
+import { openNode } from "./open.ts";
 import { findProtocol, nameFor, type ProtocolName, protocolOf } from "./registry.ts";
 
 /** Where an image is to be made. */
@@ -86,7 +88,15 @@ export async function createNode(
   const undo = async () => {
     for (const { name, isNew } of created) await undoCreation(name, isNew, environment);
   };
-  const context = driverContext(name.filename, CREATING, environment, { onCreate });
+  const context: DriverContext = {
+    ...driverContext(name.filename, CREATING, environment, { onCreate }),
+    openBacking: (behind) =>
+      openNode(
+        { filename: resolveRelative(filename, behind) },
+        { ...READ_ONLY, noBacking: true },
+        environment,
+      ),
+  };
   try {
     await format.create!({
       filename,

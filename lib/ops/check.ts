@@ -92,27 +92,29 @@ async function checkNode(
   onRepaired?: (counts: { leaks: number; corruptions: number }) => void,
 ): Promise<CheckOutcome | undefined> {
   const { checker, driver: format } = node;
-  if (checker === undefined) return undefined;
-  const first = await pass(checker, repair, environment);
+  const first = checker && await pass(checker, repair, environment);
+  if (checker === undefined || first === undefined) return undefined;
   const { leaksFixed, corruptionsFixed } = first;
   if (leaksFixed === 0 && corruptionsFixed === 0) {
     return { format, result: first, repaired: undefined };
   }
   const repaired = { leaks: leaksFixed, corruptions: corruptionsFixed };
   onRepaired?.(repaired);
-  const second = await pass(checker, "none", environment);
+  const second = await pass(checker, "none", environment) ?? first;
   return { format, result: { ...second, leaksFixed, corruptionsFixed }, repaired };
 }
 
+/** `undefined`: the format has no such check. */
 async function pass(
   checker: Checker,
   repair: RepairMode,
   environment: Environment,
-): Promise<CheckResult> {
+): Promise<CheckResult | undefined> {
   try {
     return await checker.check(repair, environment.report);
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
+    if (error.errno === "ENOTSUP") return undefined;
     throw new ImageError(`Check failed: ${reasonText(error)}`, {
       errno: error.errno,
       file: error.file,

@@ -237,6 +237,12 @@ function requireCompressible(format: FormatDriver, options: OptionSet): void {
   }
 }
 
+/** Images that take compressed writes without compressing them still have to have clusters. */
+function requirePacksPlainly({ packsPlainly, limits }: BlockNode): void {
+  if (!packsPlainly) throw uncompressible();
+  if (limits.clusterSize === 0) throw invalid("invalid cluster size", "compress");
+}
+
 function uncompressible(): ImageError {
   return new ImageError("Compression not supported for this file format", { errno: "ENOTSUP" });
 }
@@ -348,7 +354,7 @@ async function fill(
       file: options.target,
     });
   }
-  if (compress && target.packer === undefined) throw uncompressible();
+  if (compress && target.packer === undefined) requirePacksPlainly(target);
   if (creation === undefined && target.length < length) {
     throw new ImageError("output file is smaller than input file", {
       errno: "EINVAL",
@@ -366,11 +372,11 @@ async function fill(
       : creation === undefined
       ? Infinity
       : target.backing?.node?.length ?? Infinity,
-    compress,
+    compress: target.packer !== undefined && (compress || target.packer.always === true),
     compressionLevel: options.compressionLevel,
     sparseSize,
     requests: options.parallel ?? DEFAULT_PARALLEL,
-    outOfOrder: options.outOfOrder ?? false,
+    outOfOrder: options.outOfOrder === true && target.packer?.always !== true,
     rateLimit: options.rateLimit ?? 0,
     salvage: options.salvage ?? false,
     copyRange: options.copyRange ?? false,

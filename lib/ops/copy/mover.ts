@@ -259,7 +259,7 @@ class Mover {
           // The rest of the cluster belongs to the target.
           throw writeError(ImageError.fromErrno("EINVAL"), offset);
         } else if (length === PLAIN_CLUSTER) {
-          await writer.data(offset, bytes.subarray(at, at + size), offset);
+          await writer.unpacked(packer, offset, bytes.subarray(at, at + size));
           at += size;
         } else {
           await writer.packed(packer, offset, size, bytes.subarray(at, at + length));

@@ -116,6 +116,21 @@ export class Writer {
   }
 
   /**
+   * Stores a cluster that does not shrink.
+   *
+   * @throws {ImageError} `error while writing at byte <offset>: …`
+   */
+  async unpacked(packer: PackTarget, offset: number, bytes: Uint8Array): Promise<void> {
+    if (packer.writeUnpacked === undefined) return await this.data(offset, bytes, offset);
+    await this.#limit?.take(bytes.length);
+    try {
+      await packer.writeUnpacked(offset, bytes);
+    } catch (error) {
+      throw this.#failure(error, offset);
+    }
+  }
+
+  /**
    * Writes the data of a piece, and zeros in between where that matters.
    *
    * @throws {ImageError} `error while writing at byte <begin>: …`
