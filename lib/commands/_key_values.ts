@@ -19,19 +19,35 @@ export interface KeyValueList {
 /** The longest part of a key, bytes. */
 const MAX_PART = 127;
 
+/** As deep as JSON texts nest. */
+const MAX_DEPTH = 1024;
+
 /** A name, which a vendor's domain may stand in front of. */
 const NAME = /^(?:__[A-Za-z0-9.-]+_)?[A-Za-z][A-Za-z0-9_-]*/;
 const INDEX = /^(?:0|[1-9][0-9]*)(?=[.=,]|$)/;
 
+/** What a list's keys mean to it. */
+export interface KeyMeanings {
+  /** The key of a first item that is a bare word. */
+  readonly implied: string;
+  /** The key whose value no message repeats: nor words behind it, which a single comma may have cut off. */
+  readonly secret: string;
+}
+
 /**
- * Takes a list apart. `implied` is the key of a first item that is a bare word.
+ * Takes a list apart.
  *
  * @throws {CommandError} `Invalid parameter '…'`, `Expected '=' after parameter '…'`,
  * `Parameters '….*' used inconsistently`
  */
-export function readKeyValues(list: string, implied: string, exitCode: number): KeyValueList {
+export function readKeyValues(
+  list: string,
+  { implied, secret }: KeyMeanings,
+  exitCode: number,
+): KeyValueList {
   const values = new KeyValues();
   let help = false;
+  let isBehindSecret = false;
   for (let at = 0; at < list.length;) {
     const end = at + list.slice(at).search(/[=,]|$/);
     const word = list.slice(at, end);
@@ -46,10 +62,17 @@ export function readKeyValues(list: string, implied: string, exitCode: number): 
       at = end + 1;
       continue;
     }
+    if (isBehindSecret && isBare) {
+      throw new CommandError(
+        `Expected '=' after a parameter behind '${secret}', in which commas are written twice`,
+        { exitCode },
+      );
+    }
     const path = keyPath(word, exitCode);
     if (isBare) throw new CommandError(`Expected '=' after parameter '${word}'`, { exitCode });
     const text = /^(?:[^,]|,,)*/.exec(list.slice(end + 1))![0];
     put(values, path, text.replaceAll(",,", ","), exitCode);
+    isBehindSecret = word === secret;
     at = end + 1 + text.length + 1;
   }
   if (!help) requireLists(values, "", exitCode);
@@ -88,6 +111,9 @@ function keyPath(key: string, exitCode: number): string[] {
       throw new CommandError(`${what} '${part}' is too long`, { exitCode });
     }
     parts.push(part);
+    if (parts.length > MAX_DEPTH) {
+      throw new CommandError("Parameters are nested too deeply", { exitCode });
+    }
     if (after === undefined) return parts;
     at += part.length + 1;
   }

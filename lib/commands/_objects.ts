@@ -149,10 +149,12 @@ function readProperties(text: string, { exitCode }: Failing): JsonObject | KeyVa
       return readJson(text) as JsonObject;
     } catch (error) {
       if (!(error instanceof SyntaxError)) throw error;
-      throw new CommandError(error.message, { exitCode });
+      // What the reference quotes of the text may be a part of a secret.
+      const message = error.message.replace(/ '.*'$|, \\u.*(?= is not)/s, "");
+      throw new CommandError(message, { exitCode });
     }
   }
-  const { values, help } = readKeyValues(text, "qom-type", exitCode);
+  const { values, help } = readKeyValues(text, { implied: "qom-type", secret: "data" }, exitCode);
   if (help) throw new HelpText(objectHelp(values.get("qom-type")));
   return values;
 }

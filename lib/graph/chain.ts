@@ -7,6 +7,7 @@ import { ImageError } from "../block/error.ts";
 import type { BlockNode, Extent } from "../block/node.ts";
 import { pathIdentity } from "./identity.ts";
 import { protocolPrefix, resolveRelative } from "./names.ts";
+import { lowestFile } from "./shown_names.ts";
 
 /**
  * The image behind `top`, directly or further down, that `name` means: the name that is stored for it, or
@@ -25,7 +26,7 @@ function isFileOf(image: BlockNode, name: string, node: BlockNode): boolean {
   if (protocolPrefix(name) !== undefined) return name === node.filename;
   let path: string;
   try {
-    path = resolveRelative(image.filename, name);
+    path = resolveRelative(lowestFile(image).filename, name);
   } catch (error) {
     // An image without a name of its own: nothing is relative to it.
     if (error instanceof ImageError) return false;

@@ -95,7 +95,6 @@ forEach("an object that is wrong", [
   ["secret,id=a,data=x", "secret,id=a"],
   "secret,id=a,data=x,keyid=m",
   "secret,id=a,data=x,keyid=",
-  '{"a',
   "{}",
   "{}x",
   '{"a":1}}',
