@@ -14,6 +14,7 @@ import { tempDir } from "../_temp.ts";
 import {
   checkedImage,
   IMAGE_NAMES,
+  imageArguments,
   type ImageFiles,
   place,
 } from "../drivers/qcow2/_checked_images.ts";
@@ -39,6 +40,13 @@ interface Checked extends Outcome {
   readonly image: Uint8Array<ArrayBuffer>;
 }
 
+/** What is damaged. */
+interface Subject {
+  readonly files: ImageFiles;
+  /** How command lines name it. */
+  readonly names: readonly string[];
+}
+
 type Tool = (args: readonly string[], options: { readonly cwd: string }) => Promise<Outcome>;
 
 const theirs: Tool = (args, options) => runReference(args, options);
@@ -48,15 +56,15 @@ const ours: Tool = (args, options) => runQimg(args, { ...options, program: "qemu
 async function checkWith(
   tool: Tool,
   way: Way,
-  files: ImageFiles,
+  subject: Subject,
   image: Uint8Array,
 ): Promise<Checked> {
   await using dir = await tempDir();
-  await place(dir.path, files, image);
+  await place(dir.path, subject.files, image);
   const repair = way === "none" ? [] : ["-r", way];
   const file = dir.file("a.qcow2");
   const { code, stdout, stderr } = await tool(
-    ["check", "-f", "qcow2", "--output=json", ...repair, "a.qcow2"],
+    ["check", "--output=json", ...repair, ...subject.names],
     { cwd: dir.path },
   );
   return { code, stdout, stderr: normalized(stderr), ...await read(file) };
@@ -109,14 +117,14 @@ function firstDifference(actual: Uint8Array, expected: Uint8Array, from = 0): st
 }
 
 /** An image in which nothing is wrong any more is sound in the eyes of the reference. */
-async function assertSound(files: ImageFiles, { image, code, size }: Checked): Promise<void> {
+async function assertSound(subject: Subject, { image, code, size }: Checked): Promise<void> {
   if (code !== 0 || size > LOOKED_AT) return;
-  const verdict = await checkWith(theirs, "none", files, image);
+  const verdict = await checkWith(theirs, "none", subject, image);
   if (new Header(image).hasBitmaps) {
     // Closing the image frees where its bitmaps were stored, and stores them elsewhere: damage comes
     // to light that the check could not see, in refcounts behind the end of the file, and clusters
     // that both a bitmap and the disk referred to have one reference less.
-    return assertEqual(await checkWith(ours, "none", files, image), verdict);
+    return assertEqual(await checkWith(ours, "none", subject, image), verdict);
   }
   assertEquals(
     [verdict.code, verdict.stderr],
@@ -161,11 +169,11 @@ function withoutAutoclear(image: Uint8Array, bits: bigint): Uint8Array {
 }
 
 /** Checks a damaged image in one way with both tools. */
-async function assertSameCheck(way: Way, files: ImageFiles, image: Uint8Array): Promise<void> {
+async function assertSameCheck(way: Way, subject: Subject, image: Uint8Array): Promise<void> {
   const header = new Header(image);
-  const actual = await checkWith(ours, way, files, image);
-  const expected = await checkWith(theirs, way, files, image);
-  await assertSound(files, actual);
+  const actual = await checkWith(ours, way, subject, image);
+  const expected = await checkWith(theirs, way, subject, image);
+  await assertSound(subject, actual);
   const writes = way !== "none";
   const forgot = header.snapshots > 0 && new Header(expected.image).snapshots === 0;
   if (expected.code === 1 && expected.stderr.includes("Could not open")) {
@@ -177,14 +185,14 @@ async function assertSameCheck(way: Way, files: ImageFiles, image: Uint8Array): 
   const phantom = (header.autoclear & BigInt(BITMAPS)) !== 0n && !header.hasBitmaps;
 
   if (writes && header.hasBitmaps && forgot) {
-    return await assertKeepsSnapshots(way, files, image, actual);
+    return await assertKeepsSnapshots(way, subject, image, actual);
   }
   if (writes && header.snapshots > 0 && unknown !== 0n) {
     // Opening the image, the reference clears the bits by a header that says that there are no
     // snapshots, for in a check it has not read them yet; then it repairs what that made of the
     // image. qimg does what the reference does where the bits were cleared before.
     const clean = withoutAutoclear(image, unknown | (phantom ? BigInt(BITMAPS) : 0n));
-    const instead = await checkWith(theirs, way, files, clean);
+    const instead = await checkWith(theirs, way, subject, clean);
     assertEquals(told(actual), told(instead));
     assertEquals(
       firstDifference(actual.image, instead.image, header.clusterSize),
@@ -199,12 +207,12 @@ async function assertSameCheck(way: Way, files: ImageFiles, image: Uint8Array): 
     // Bitmaps are said to be there but are not. The reference takes every write for one to their
     // directory, of 0 bytes at 0, and marks the image corrupt. qimg does what the reference does
     // where the bit is clear.
-    const instead = await checkWith(theirs, way, files, withoutAutoclear(image, BigInt(BITMAPS)));
+    const instead = await checkWith(theirs, way, subject, withoutAutoclear(image, BigInt(BITMAPS)));
     instead.image[AUTOCLEAR]! |= BITMAPS;
     return assertEqual(actual, instead);
   }
   if (writes && header.hasBitmaps && expected.code === 1) {
-    return await assertNoWorse(files, image, actual, expected);
+    return await assertNoWorse(subject, image, actual, expected);
   }
   const needless =
     /(?<=^qcow2_free_clusters failed: )(Resource temporarily unavailable|File too large)$/m;
@@ -235,7 +243,7 @@ async function assertSameCheck(way: Way, files: ImageFiles, image: Uint8Array): 
  * says the same (of the two failures, the other first) and makes nothing worse.
  */
 async function assertNoWorse(
-  files: ImageFiles,
+  subject: Subject,
   before: Uint8Array,
   actual: Checked,
   expected: Checked,
@@ -246,8 +254,8 @@ async function assertNoWorse(
   assertEquals([actual.code, lines(actual)], [expected.code, lines(expected)]);
   if (firstDifference(actual.image, expected.image) === undefined) return;
   const [was, is] = [
-    await checkWith(theirs, "none", files, before),
-    await checkWith(theirs, "none", files, actual.image),
+    await checkWith(theirs, "none", subject, before),
+    await checkWith(theirs, "none", subject, actual.image),
   ];
   // The bitmaps that could not be stored may be lost.
   const corruptions = ({ stdout }: Checked) => JSON.parse(stdout).corruptions ?? 0;
@@ -262,7 +270,7 @@ async function assertNoWorse(
  */
 async function assertKeepsSnapshots(
   way: Way,
-  files: ImageFiles,
+  subject: Subject,
   before: Uint8Array,
   actual: Checked,
 ): Promise<void> {
@@ -271,12 +279,12 @@ async function assertKeepsSnapshots(
   assertEquals(new Header(actual.image).snapshots, kept);
   if (actual.size > LOOKED_AT) return;
   // Of the result both say the same.
-  const again = await checkWith(theirs, "none", files, actual.image);
-  assertEqual(await checkWith(ours, "none", files, actual.image), again);
+  const again = await checkWith(theirs, "none", subject, actual.image);
+  assertEqual(await checkWith(ours, "none", subject, actual.image), again);
   if (actual.code !== 0) return;
   await using dir = await tempDir();
-  await place(dir.path, files, actual.image);
-  const list = await useReference(["snapshot", "-l", "a.qcow2"], { cwd: dir.path });
+  await place(dir.path, subject.files, actual.image);
+  const list = await useReference(["snapshot", "-l", ...subject.names], { cwd: dir.path });
   assert(list.split("\n").length > kept, list);
 }
 
@@ -293,11 +301,11 @@ for (const seed of seeds()) {
     ignore: reference.ignore,
     async fn() {
       const name = IMAGE_NAMES[seed % IMAGE_NAMES.length]!;
-      const files = await checkedImage(name);
-      const { image, log } = damaged(files.get("a.qcow2")!, new Random(seed));
+      const subject = { files: await checkedImage(name), names: imageArguments(name) };
+      const { image, log } = damaged(subject.files.get("a.qcow2")!, new Random(seed));
       for (const way of WAYS) {
         try {
-          await assertSameCheck(way, files, image);
+          await assertSameCheck(way, subject, image);
         } catch (error) {
           throw new Error(`${name}, ${way}: ${log.join("; ")}`, { cause: error });
         }

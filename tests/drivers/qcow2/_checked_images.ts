@@ -1,5 +1,5 @@
 /** Images for the tests of checks: mixed content, made by the reference, each made once. */
-import { useReference, writeWithReference } from "../../_reference.ts";
+import { useReference } from "../../_reference.ts";
 import { tempDir } from "../../_temp.ts";
 
 /** Files by name; the image is `a.qcow2`. */
@@ -12,10 +12,14 @@ interface Recipe {
   readonly size: string;
   /** What is then done: `qemu-io` commands, or arguments of `qemu-img`. */
   readonly steps: readonly (string | readonly string[])[];
+  /** It is encrypted, with {@linkcode SECRET}. */
+  readonly encrypted?: true;
   /** What is done to the bytes at last. */
   readonly change?: (image: Uint8Array) => void;
 }
 
+/** The secret of encrypted images. */
+const SECRET = ["--object", "secret,id=s,data=x"];
 const SNAPSHOT = ["snapshot", "-c", "one", "a.qcow2"];
 const MIXED = [
   "write -P 1 0 16k",
@@ -198,6 +202,20 @@ const RECIPES = {
       for (const flags of [entry + 12, entry + 32 + 12]) image[flags + 3]! |= 1;
     },
   },
+  /** Header at 0x5000, of 505 clusters. */
+  "encrypted with LUKS": {
+    options:
+      "cluster_size=4k,encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10,refcount_bits=8",
+    size: "1M",
+    encrypted: true,
+    steps: ["write -P 1 0 40k", "write -z 64k 4k", "write -P 3 400k 4k"],
+  },
+  "encrypted with AES": {
+    options: "cluster_size=512,encrypt.format=aes,encrypt.key-secret=s",
+    size: "300k",
+    encrypted: true,
+    steps: ["write -P 1 0 40k", "write -z 64k 4k", SNAPSHOT, "write -P 3 4k 4k"],
+  },
   "2 MiB clusters": {
     options: "cluster_size=2M",
     size: "20M",
@@ -231,24 +249,41 @@ const made = new Map<ImageName, Promise<ImageFiles>>();
 /** The files of an image, to be copied before they are changed. */
 export function checkedImage(name: ImageName): Promise<ImageFiles> {
   let files = made.get(name);
-  if (files === undefined) made.set(name, files = make(RECIPES[name]));
+  if (files === undefined) made.set(name, files = make(name));
   return files;
 }
 
-async function make({ options, size, steps, change }: Recipe): Promise<ImageFiles> {
+/** How a command line names the image of that name, in the folder where it lies. */
+export function imageArguments(name: ImageName): readonly string[] {
+  const recipe: Recipe = RECIPES[name];
+  return recipe.encrypted === true
+    ? [...SECRET, "--image-opts", "driver=qcow2,encrypt.key-secret=s,file.filename=a.qcow2"]
+    : ["-f", "qcow2", "a.qcow2"];
+}
+
+async function make(name: ImageName): Promise<ImageFiles> {
+  const { options, size, steps, change, encrypted }: Recipe = RECIPES[name];
   await using dir = await tempDir();
   const cwd = dir.path;
-  await useReference(["create", "-q", "-f", "qcow2", "-o", options, "a.qcow2", size], { cwd });
+  const secret = encrypted === true ? SECRET : [];
+  const image = imageArguments(name);
+  await useReference(
+    ["create", ...secret, "-q", "-f", "qcow2", "-o", options, "a.qcow2", size],
+    { cwd },
+  );
   for (const step of steps) {
-    if (typeof step !== "string") await useReference(step, { cwd });
-    else await writeWithReference("a.qcow2", [step], { cwd, format: "qcow2" });
+    if (typeof step === "string") {
+      await useReference(["-c", step, ...image], { cwd, tool: "qemu-io" });
+    } else {
+      await useReference(step.flatMap((arg) => arg === "a.qcow2" ? image : [arg]), { cwd });
+    }
   }
   if (change !== undefined) {
-    const image = await Deno.readFile(dir.file("a.qcow2"));
-    change(image);
-    await Deno.writeFile(dir.file("a.qcow2"), image);
+    const bytes = await Deno.readFile(dir.file("a.qcow2"));
+    change(bytes);
+    await Deno.writeFile(dir.file("a.qcow2"), bytes);
   }
-  await useReference(["check", "-q", "a.qcow2"], { cwd });
+  await useReference(["check", "-q", ...image], { cwd });
   const files = new Map<string, Uint8Array<ArrayBuffer>>();
   for await (const { name } of Deno.readDir(cwd)) {
     files.set(name, await Deno.readFile(dir.file(name)));
