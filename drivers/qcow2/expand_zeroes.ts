@@ -15,6 +15,7 @@ import { readPadded } from "./_read.ts";
 import type { Step } from "./amend_progress.ts";
 import { Kind, kindOf, offsetOf } from "./cluster_entry.ts";
 import { hex, signalCorruption } from "./corruption.ts";
+import type { DataPlace } from "./encryption_data.ts";
 import type { Qcow2Image } from "./image.ts";
 import { COPIED_HIGH, EntryTable } from "./table.ts";
 
@@ -109,7 +110,8 @@ async function expandTable(image: Qcow2Image, tableOffset: number, l1Index: numb
     const host = own ? old : image.backing === null ? 0 : await newCluster(image, users);
     if (host !== 0) {
       await image.overlap.check(host, clusterSize);
-      await image.file.writeZeroes(host, clusterSize, { unmap: false });
+      const guest = (l1Index * l2Entries + index) * clusterSize;
+      await writeZeros(image, { host, guest });
       if (!own) await l2.cache.after(refcounts.cache);
       l2.cache.afterBarrier();
     }
@@ -120,6 +122,16 @@ async function expandTable(image: Qcow2Image, tableOffset: number, l1Index: numb
     if (old !== 0 && !own && references >= users) {
       await refcounts.add(old, clusterSize, -users, "other");
     }
+  }
+}
+
+/** Lets a cluster read as zeros; of an encrypted image that takes bytes. */
+async function writeZeros(image: Qcow2Image, place: DataPlace): Promise<void> {
+  const { file, encryption, geometry: { clusterSize } } = image;
+  if (encryption === undefined) {
+    await file.writeZeroes(place.host, clusterSize, { unmap: false });
+  } else {
+    await encryption.write(file, place, new Uint8Array(clusterSize));
   }
 }
 

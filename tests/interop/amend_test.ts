@@ -554,3 +554,68 @@ Deno.test({
       (_, code, tool) => Promise.resolve(assertEquals(code, tool === "qimg" ? 1 : 0, tool)),
     ),
 });
+
+const SECRETS = ["--object", "secret,id=s,data=x", "--object", "secret,id=n,data=y"];
+const ENCRYPTED = ["--image-opts", "driver=qcow2,encrypt.key-secret=s,file.filename=a"];
+const LUKS = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10";
+
+for (
+  const [format, options] of [["luks", LUKS], [
+    "aes",
+    "encrypt.format=aes,encrypt.key-secret=s",
+  ]] as const
+) {
+  Deno.test({
+    name: `amend to version 2 writes encrypted zeros, ${format} (the reference writes plain ones)`,
+    ignore: reference.ignore,
+    fn: () =>
+      withBoth(
+        async (cwd) => {
+          const create = ["create", "-q", ...SECRETS, "-f", "qcow2", "-o", options, "a", "4M"];
+          await useReference(create, { cwd });
+          await useReference(
+            [...SECRETS, "-c", "write -P 7 1M 128k", "-c", "write -z 1M 64k", ...ENCRYPTED],
+            { cwd, tool: "qemu-io" },
+          );
+        },
+        ["amend", ...SECRETS, "-o", "compat=0.10", ...ENCRYPTED],
+        async (cwd, code, tool) => {
+          assertEquals(code, 0);
+          const read = ["-c", "read -P 0 1M 64k", "-c", "read -P 7 1088k 64k", ...ENCRYPTED];
+          const { stdout } = await runReference([...SECRETS, ...read], { cwd, tool: "qemu-io" });
+          assertEquals(stdout.includes("Pattern verification failed"), tool !== "qimg", tool);
+        },
+      ),
+  });
+}
+
+sameForEach(
+  "amend, key slots",
+  [
+    "encrypt.state=active",
+    "encrypt.keyslot=1",
+    "encrypt.state=x",
+    "encrypt.state=inactive,encrypt.keyslot=0",
+    "encrypt.state=inactive,encrypt.keyslot=0,refcount_bits=64",
+    "encrypt.state=inactive,encrypt.keyslot=8",
+    "encrypt.state=inactive",
+    "encrypt.state=active,encrypt.new-secret=z",
+  ].map((options) => `amend ${SECRETS.join(" ")} -p -o ${options} ${ENCRYPTED.join(" ")}`),
+  {
+    given: [img(`create ${SECRETS.join(" ")} -f qcow2 -o ${LUKS} a 1M`)],
+    files: ["a"],
+    code: 1,
+  },
+);
+same("amend, a key and refcounts in one go", {
+  given: [img(`create ${SECRETS.join(" ")} -f qcow2 -o ${LUKS},cluster_size=4k a 1M`)],
+  run: [
+    "amend",
+    ...SECRETS,
+    "-p",
+    "-o",
+    "encrypt.state=active,encrypt.new-secret=n,encrypt.iter-time=10,refcount_bits=64",
+    ...ENCRYPTED,
+  ],
+  code: 0,
+});
