@@ -159,20 +159,22 @@ class WidthChange {
     const { refcounts } = this.#image;
     const { perBlock } = refcounts.format;
     const room = this.#format.perBlock;
-    let [index, filled, empty] = [0, 0, true];
-    const complete = async () => {
-      // Nothing to allocate and nothing to write: most of a large table.
-      if (!empty || into !== undefined && (this.#blocks[index] ?? 0) !== 0) {
-        await done(index, empty);
-      }
-      [index, filled, empty] = [index + 1, 0, true];
-    };
+    let index = 0;
+    let filled = 0;
+    let empty = true;
+    /** Of most of a large table there is nothing to allocate and nothing to write. */
+    const concerns = () => !empty || into !== undefined && (this.#blocks[index] ?? 0) !== 0;
     // An allocation may make the table longer, and blocks where there were none.
     for (let i = 0; i < refcounts.blocks; i++) {
       const present = refcounts.table.offset(i) !== 0;
       this.#onStep(walk * refcounts.blocks + i, walks * refcounts.blocks);
       for (let at = 0; at < perBlock;) {
-        if (filled === room) await complete();
+        if (filled === room) {
+          if (concerns()) await done(index, empty);
+          index++;
+          filled = 0;
+          empty = true;
+        }
         const count = Math.min(room - filled, perBlock - at);
         if (present) {
           const block = await refcounts.block(i);
@@ -184,7 +186,7 @@ class WidthChange {
         filled += count;
       }
     }
-    if (filled > 0) await complete();
+    if (filled > 0 && concerns()) await done(index, empty);
     this.#onStep((walk + 1) * refcounts.blocks, walks * refcounts.blocks);
   }
 
