@@ -32,7 +32,13 @@ const MEMORY_LEVEL = 9;
  * Below 9 zlib-ng does not look for matches of three bytes. The gain is spread over all clusters, so
  * that choosing a level a cluster does not pay.
  */
-const DEFAULT_LEVEL = 9;
+const RAW_LEVEL = 9;
+
+/**
+ * With the full window zlib-ng's output at stock zlib's level, 6, is 1.1% larger than stock zlib's, and
+ * takes half the time; 9 is as small and as slow.
+ */
+const ZLIB_LEVEL = 6;
 
 const NOTHING = new Uint8Array(0);
 
@@ -40,6 +46,7 @@ const NOTHING = new Uint8Array(0);
 interface Flavour {
   readonly name: CodecName;
   readonly windowBits: number;
+  readonly level: number;
   readonly createInflate: Zlib["createInflate"];
   readonly createDeflate: Zlib["createDeflate"];
   readonly inflateSync: Zlib["inflateSync"];
@@ -57,6 +64,7 @@ export function createDeflate(zlib: Zlib, options: DeflateOptions = {}): Codec {
   return createFlavour(zlib, {
     name: "deflate",
     windowBits: RAW_WINDOW_BITS,
+    level: RAW_LEVEL,
     createInflate: zlib.createInflateRaw,
     createDeflate: zlib.createDeflateRaw,
     inflateSync: zlib.inflateRawSync,
@@ -69,6 +77,7 @@ export function createZlib(zlib: Zlib, options: DeflateOptions = {}): Codec {
   return createFlavour(zlib, {
     name: "zlib",
     windowBits: FULL_WINDOW_BITS,
+    level: ZLIB_LEVEL,
     createInflate: zlib.createInflate,
     createDeflate: zlib.createDeflate,
     inflateSync: zlib.inflateSync,
@@ -99,7 +108,7 @@ function createFlavour(zlib: Zlib, flavour: Flavour, { reuse = true }: DeflateOp
 
   const codec: Codec = {
     name: flavour.name,
-    defaultLevel: DEFAULT_LEVEL,
+    defaultLevel: flavour.level,
     // 0 stores: for what is known not to shrink.
     levels: [flavour.name === "zlib" ? 0 : 1, 9],
 
