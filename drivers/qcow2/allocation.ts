@@ -241,14 +241,22 @@ export class Refcounts {
     this.#released.add(offset, this.passesDiscard(reason));
   }
 
+  /** Deallocates what was freed, also within a section that holds it. */
+  deallocate(): Promise<void> {
+    return this.#released.deallocate();
+  }
+
   /** Deallocates freed clusters now if they are scattered over so many places that to know them takes memory. */
   async deallocateIfMany(): Promise<void> {
     if (this.#released.places > MANY_PLACES) await this.#released.deallocate();
   }
 
-  /** Runs `section` and deallocates freed clusters when it has ended, neighbours in one go. */
-  holdingDiscards<T>(section: () => Promise<T>): Promise<T> {
-    return this.#released.holding(section);
+  /**
+   * Runs `section` and deallocates freed clusters when it has ended, neighbours in one go. `cautious`: only
+   * after the L2 tables are on disk.
+   */
+  holdingDiscards<T>(section: () => Promise<T>, cautious = false): Promise<T> {
+    return this.#released.holding(section, cautious);
   }
 
   /**

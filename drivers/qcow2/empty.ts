@@ -4,6 +4,7 @@
  * @module
  */
 import type { BlockNode } from "../../lib/block/node.ts";
+import { alignUp } from "../../lib/bytes/align.ts";
 import type { Bitmaps } from "./bitmaps.ts";
 import type { Qcow2Image } from "./image.ts";
 import { flushImage, markClean, markDirty } from "./lazy.ts";
@@ -12,6 +13,9 @@ import { discardAt } from "./zero.ts";
 
 /** Where the header holds offset of the L1 table (8 bytes), of the refcount table (8), and its clusters (4). */
 const TABLES_FIELD = 40;
+
+/** L2 tables that are emptied before what they named is deallocated. */
+const TABLES = 64;
 
 /** Zeros written at a time, bytes. */
 const MAX_WRITE = 1 << 20;
@@ -33,10 +37,23 @@ export async function emptyImage(image: Qcow2Image, bitmaps: Bitmaps): Promise<v
   if (canBeginAnew(image, bitmaps)) {
     await image.lock.run(() => beginAnew(image));
   } else {
-    await discardAt(image, 0, header.size, "full");
+    await freeClusters(image);
   }
   image.packed.forget();
   await flushImage(image);
+}
+
+/** Frees all clusters of the disk. Their bytes stay until nothing on disk leads to them any more. */
+async function freeClusters(image: Qcow2Image): Promise<void> {
+  const { header, geometry: { l2Span, clusterSize }, refcounts } = image;
+  const end = alignUp(header.size, clusterSize);
+  for (let at = 0; at < end; at += l2Span * TABLES) {
+    const length = Math.min(l2Span * TABLES, end - at);
+    await refcounts.holdingDiscards(async () => {
+      await discardAt(image, at, length, "full");
+      await image.lock.run(() => refcounts.deallocate());
+    }, true);
+  }
 }
 
 /** Clusters of the active L1 table. */

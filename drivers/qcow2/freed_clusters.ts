@@ -7,6 +7,8 @@ export class FreedClusters {
   /** Ranges to deallocate in the file when the operation is through. */
   #discards: HostRange[] = [];
   #held = 0;
+  /** Sections under way whose clusters keep their bytes until no entry on disk names them. */
+  #cautious = 0;
   /**
    * Clusters, and perhaps some between them, that were freed when the L2 tables
    * had been flushed so many times: before the next flush those on disk still
@@ -55,14 +57,19 @@ export class FreedClusters {
     this.#released = { from: Infinity, to: 0, flushes: 0 };
   }
 
-  /** Runs `section` and deallocates when it has ended, neighbours in one go. */
-  async holding<T>(section: () => Promise<T>): Promise<T> {
+  /**
+   * Runs `section` and deallocates when it has ended, neighbours in one go. `cautious`: only after the L2
+   * tables are on disk, so that a crash cannot show holes where there were data.
+   */
+  async holding<T>(section: () => Promise<T>, cautious = false): Promise<T> {
     this.#held++;
+    if (cautious) this.#cautious++;
     try {
       return await section();
     } finally {
       this.#held--;
       await this.deallocateUnlessHeld();
+      if (cautious) this.#cautious--;
     }
   }
 
@@ -74,6 +81,7 @@ export class FreedClusters {
   /** Deallocates: what is still to be deallocated must not be in use again by then. */
   async deallocate(): Promise<void> {
     if (this.#discards.length === 0) return;
+    if (this.#cautious > 0) await this.#image.l2.flush();
     const ranges = this.#discards;
     this.#discards = [];
     for (const { offset, length } of ranges) await discardHost(this.#image.file, offset, length);

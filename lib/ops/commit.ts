@@ -106,9 +106,24 @@ async function commitNode(
   const front = overlayOf(top, found);
   const resizing = top.length > found.length;
   const base = await openBase(front, found.filename, { ...mode, resizing }, environment);
+  await commitOpen(top, base, { ...options, drop }, environment);
+}
+
+/**
+ * Commits an open image into one behind it that is open for writing.
+ *
+ * @throws {ImageError} as {@linkcode commitImage}.
+ */
+export async function commitOpen(
+  top: BlockNode,
+  base: BlockNode,
+  options: CommitOptions,
+  environment: Environment = QUIET,
+): Promise<void> {
   try {
     if (top.length > base.length) await base.resize(top.length, "off");
     await copyInto(base, top, options, environment);
+    // From here on nothing depends on the image any more, but for those who open the base next.
     await base.flush();
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
@@ -119,11 +134,10 @@ async function commitNode(
       cause: error,
     });
   }
-  if (!drop) {
-    await during(`Failed to clear contents of ${filename}`, async () => {
-      await top.emptier?.makeEmpty();
-    });
-  }
+  if (options.drop) return;
+  await during(`Failed to clear contents of ${top.filename}`, async () => {
+    await top.emptier?.makeEmpty();
+  });
 }
 
 /** Opens what is right behind an image anew, to write to it. */

@@ -104,13 +104,27 @@ export async function rebaseImage(
     });
   }
   await using behind = unsafe ? undefined : await newBacking(node, options, environment);
+  await rebaseOpen(node, behind, options, environment);
+}
+
+/**
+ * Rebases an open image. Without `behind` only the name changes.
+ *
+ * @throws {ImageError} as {@linkcode rebaseImage}.
+ */
+export async function rebaseOpen(
+  image: BlockNode,
+  behind: Pick<NewBacking, "node" | "isReused"> | undefined,
+  options: RebaseOptions,
+  environment: Environment = QUIET,
+): Promise<void> {
   if (behind !== undefined) {
-    await copyDifferences(node, behind, options, environment);
+    await copyDifferences(image, behind, options, environment);
     // The name, which comes next, must not be there before what it relies on.
-    await node.flush();
+    await image.flush();
   }
   try {
-    await changeBacking(node, options.backing, backingFormat);
+    await changeBacking(image, options.backing, options.backingFormat);
   } finally {
     // The reference is through in either case.
     options.onProgress?.(1);
@@ -118,7 +132,7 @@ export async function rebaseImage(
 }
 
 /** The new backing file, closed with the block that asked for it unless it belongs to the image's chain. */
-interface NewBacking extends AsyncDisposable {
+export interface NewBacking extends AsyncDisposable {
   /** `null` if there is to be none. */
   readonly node: BlockNode | null;
   /** It is part of the image's present chain. */
@@ -201,7 +215,7 @@ async function changeBacking(
 /** Writes to the image what the new backing file would show otherwise. */
 async function copyDifferences(
   image: BlockNode,
-  { node: behind, isReused }: NewBacking,
+  { node: behind, isReused }: Pick<NewBacking, "node" | "isReused">,
   { compress = false, onProgress }: RebaseOptions,
   environment: Environment,
 ): Promise<void> {
