@@ -3,7 +3,8 @@
  *
  * @module
  */
-import type { BlockNode, Extent } from "../../lib/block/node.ts";
+import { hostHole } from "../../lib/block/host_hole.ts";
+import type { Extent } from "../../lib/block/node.ts";
 import type { Qcow2Image } from "./image.ts";
 import { findRun, type Run, runNow, type RunState } from "./mapping.ts";
 
@@ -89,19 +90,4 @@ async function countReserved(image: Qcow2Image): Promise<boolean> {
     // Damaged refcounts keep nobody from reading.
     return false;
   }
-}
-
-/** Whether stored bytes are a hole in their file, and how long that is so. */
-async function hostHole(
-  file: BlockNode,
-  host: number,
-  length: number,
-): Promise<{ length: number; hole: boolean }> {
-  const available = Math.min(length, file.length - host);
-  if (available <= 0) return { length, hole: true };
-  const below = await file.extent(host, available);
-  const hole = below.state !== "data" || below.hole === true;
-  // Behind the end of the file there are only zeros.
-  const toTheEnd = hole && below.length === available;
-  return { length: toTheEnd ? length : below.length, hole };
 }
