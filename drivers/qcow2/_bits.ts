@@ -1,6 +1,7 @@
 /** Sets the bits from `start` to before `end`, the low bit of a byte first. */
 export function setBits(bytes: Uint8Array, start: number, end: number): void {
-  const [first, last] = [start >>> 3, (end - 1) >>> 3];
+  const first = start >>> 3;
+  const last = (end - 1) >>> 3;
   const head = 0xff << (start & 7) & 0xff;
   const tail = 0xff >>> (7 - ((end - 1) & 7));
   if (first === last) {
@@ -29,21 +30,33 @@ export function visitSetBits(
   bytes: Uint8Array,
   visit: (start: number, end: number) => void,
 ): void {
-  let start = -1;
-  const take = (bit: number, set: boolean) => {
-    if (set) {
-      if (start < 0) start = bit;
-    } else if (start >= 0) {
-      visit(start, bit);
-      start = -1;
+  // The run that the next byte may continue.
+  let [start, end] = [0, 0];
+  const take = (from: number, to: number) => {
+    if (from !== end) {
+      if (end > start) visit(start, end);
+      start = from;
     }
+    end = to;
   };
   for (let index = 0; index < bytes.length; index++) {
-    const byte = bytes[index]!;
     const bit = index * 8;
-    // Most bytes have bits of one kind.
-    if (byte === 0 || byte === 0xff) take(bit, byte !== 0);
-    else for (let i = 0; i < 8; i++) take(bit + i, (byte >>> i & 1) !== 0);
+    let byte = bytes[index]!;
+    if (byte === 0xff) {
+      take(bit, bit + 8);
+      continue;
+    }
+    while (byte !== 0) {
+      const from = trailingZeros(byte);
+      const length = trailingZeros(~(byte >>> from));
+      take(bit + from, bit + from + length);
+      byte &= -1 << (from + length);
+    }
   }
-  take(bytes.length * 8, false);
+  if (end > start) visit(start, end);
+}
+
+/** Zero bits below the lowest set bit of a number that is not 0. */
+function trailingZeros(value: number): number {
+  return 31 - Math.clz32(value & -value);
 }

@@ -157,9 +157,10 @@ export class Bitmaps implements BitmapStore {
     this.#usable(name).enabled = enabled;
   }
 
-  /** Makes a range of the disk dirty, bytes. */
-  mark(name: string, offset: number, length: number): void {
-    this.#usable(name).mark(offset, length);
+  /** What makes ranges of the disk dirty, bytes. */
+  marker(name: string): (offset: number, length: number) => void {
+    const bits = this.#usable(name);
+    return (offset, length) => bits.mark(offset, length);
   }
 
   /**

@@ -17,10 +17,8 @@ const NO_TABLE: BitmapTable = { tableOffset: 0, tableEntries: 0 };
 interface BitmapCluster {
   /** Which of the bitmap's clusters. */
   readonly index: number;
-  /** Its bits. */
-  readonly bits: Uint8Array;
-  /** All bits are set, and the file says so without a cluster. */
-  readonly ones: boolean;
+  /** Its bits; `"ones"` if the file says without a cluster that all are set. */
+  readonly bits: Uint8Array | "ones";
 }
 
 /**
@@ -32,6 +30,8 @@ export class DirtyBitmap {
   enabled: boolean;
   readonly #image: Qcow2Image;
   readonly #granularityBits: number;
+  readonly #granularity: number;
+  readonly #bitsPerCluster: number;
   readonly #stored: BitmapTable;
   /** Bits set since the opening, by cluster of the bitmap. */
   readonly #marks = new Map<number, Uint8Array>();
@@ -51,6 +51,8 @@ export class DirtyBitmap {
     this.enabled = enabled;
     this.#image = image;
     this.#granularityBits = granularityBits;
+    this.#granularity = 2 ** granularityBits;
+    this.#bitsPerCluster = image.geometry.clusterSize * 8;
     this.#stored = stored ?? NO_TABLE;
     this.#size = image.header.size;
     this.#storedSize = stored === undefined ? 0 : this.#size;
@@ -59,12 +61,13 @@ export class DirtyBitmap {
   /** Makes a range of the disk dirty, bytes. */
   mark(offset: number, length: number): void {
     if (length === 0) return;
-    const granularity = 2 ** this.#granularityBits;
-    const end = Math.floor((offset + length - 1) / granularity) + 1;
-    for (let bit = Math.floor(offset / granularity); bit < end;) {
-      const index = Math.floor(bit / this.#bitsPerCluster);
-      const start = index * this.#bitsPerCluster;
-      const to = Math.min(end, start + this.#bitsPerCluster);
+    const bitsPerCluster = this.#bitsPerCluster;
+    const end = Math.floor((offset + length - 1) / this.#granularity) + 1;
+    let bit = Math.floor(offset / this.#granularity);
+    while (bit < end) {
+      const index = Math.floor(bit / bitsPerCluster);
+      const start = index * bitsPerCluster;
+      const to = Math.min(end, start + bitsPerCluster);
       setBits(this.#cluster(index), bit - start, to - start);
       bit = to;
     }
@@ -90,7 +93,7 @@ export class DirtyBitmap {
 
   /** Calls `visit` for every run of dirty bytes of the disk, in order. */
   async visit(visit: (offset: number, length: number) => void): Promise<void> {
-    const granularity = 2 ** this.#granularityBits;
+    const granularity = this.#granularity;
     // Runs of bits, joined over the borders of clusters.
     let [start, end] = [0, 0];
     const finish = () => {
@@ -100,13 +103,15 @@ export class DirtyBitmap {
     };
     for await (const { index, bits } of this.#clusters()) {
       const base = index * this.#bitsPerCluster;
-      visitSetBits(bits, (from, to) => {
+      const take = (from: number, to: number) => {
         if (base + from !== end) {
           finish();
           start = base + from;
         }
         end = base + to;
-      });
+      };
+      if (bits === "ones") take(0, this.#bitsPerCluster);
+      else visitSetBits(bits, take);
     }
     finish();
   }
@@ -115,9 +120,9 @@ export class DirtyBitmap {
   async store(write: BitmapWriter): Promise<BitmapTable> {
     const tableEntries = bitmapTableEntries(this.#image, this.#size, this.#granularityBits);
     const table = new EntryTable(new Uint8Array(tableEntries * 8));
-    for await (const { index, bits, ones } of this.#clusters()) {
+    for await (const { index, bits } of this.#clusters()) {
       // What the file says in a bit stays so: written out, a small file could become a huge one.
-      if (ones) table.set(index, 0, ALL_ONES);
+      if (bits === "ones") table.set(index, 0, ALL_ONES);
       else table.setOffset(index, await write(bits));
     }
     return { tableOffset: await write(table.bytes), tableEntries };
@@ -129,11 +134,14 @@ export class DirtyBitmap {
     const stored = new EntryTable(new Uint8Array(this.#storedSize > 0 ? tableEntries * 8 : 0));
     await readPadded(this.#image.file, tableOffset, stored.bytes);
     const count = bitmapTableEntries(this.#image, this.#size, this.#granularityBits);
+    const storedBits = this.#bitCount(this.#storedSize);
     for (let index = 0; index < count; index++) {
+      if (isAllOnes(stored, index) && storedBits >= (index + 1) * this.#bitsPerCluster) {
+        yield { index, bits: "ones" };
+        continue;
+      }
       const bits = await this.#load(stored, index);
-      if (bits === undefined || isZero(bits)) continue;
-      const ones = isAllOnes(stored, index) && bits.every((byte) => byte === 0xff);
-      yield { index, bits, ones };
+      if (bits !== undefined && !isZero(bits)) yield { index, bits };
     }
   }
 
@@ -154,12 +162,8 @@ export class DirtyBitmap {
     return bits;
   }
 
-  get #bitsPerCluster(): number {
-    return this.#image.geometry.clusterSize * 8;
-  }
-
   #bitCount(size: number): number {
-    return Math.ceil(size / 2 ** this.#granularityBits);
+    return Math.ceil(size / this.#granularity);
   }
 
   #cluster(index: number): Uint8Array {

@@ -220,6 +220,6 @@ export interface BitmapStore {
   clear?(name: string): void;
   /** Makes a bitmap follow the guest's writes, or not. */
   setEnabled?(name: string, enabled: boolean): void;
-  /** Makes a range of the disk dirty, in bytes; bits that it touches are set. */
-  mark?(name: string, offset: number, length: number): void;
+  /** What makes ranges of the disk dirty, in bytes; bits that they touch are set. */
+  marker?(name: string): (offset: number, length: number) => void;
 }

@@ -233,9 +233,6 @@ export async function mergeBitmap(target: BitmapOfNode, source: BitmapOfNode): P
       { errno: "EINVAL", field: target.name },
     );
   }
-  const store = target.node.bitmaps!;
-  await source.node.bitmaps!.visitDirty!(
-    source.name,
-    (offset, length) => store.mark!(target.name, offset, length),
-  );
+  const mark = target.node.bitmaps!.marker!(target.name);
+  await source.node.bitmaps!.visitDirty!(source.name, mark);
 }

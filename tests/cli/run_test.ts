@@ -45,6 +45,15 @@ Deno.test("run: flags are false and values undefined when not given", async () =
   assertEquals(options, { quiet: false, number: undefined, text: undefined, progress: false });
 });
 
+Deno.test("run: a command can see in which order its options stand", async () => {
+  let given: unknown;
+  await runFake(["-q", "x", "--text=a", "-n1", "-q", "--number", "2", "--", "-q"], (ctx) => {
+    given = ctx.given;
+    return 0;
+  });
+  assertEquals(given, ["quiet", "text", "number", "quiet", "number"]);
+});
+
 Deno.test("run: of repeated options the last counts, unless they add up", async () => {
   let options: unknown;
   const args = [

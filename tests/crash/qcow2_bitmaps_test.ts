@@ -191,7 +191,7 @@ for (const blocks of [0, 1, 2, 3, 5]) {
     act: async (guest, random) => {
       const { node } = guest;
       addBitmap(node, { name: "new", granularity: 512, enabled: true });
-      node.bitmaps!.mark!("new", 0, node.length);
+      node.bitmaps!.marker!("new")(0, node.length);
       try {
         await writeAnywhere(guest, random, 3);
         await node.bitmaps!.remove!("one");
@@ -215,7 +215,7 @@ for (const often of [4, 8, 12, 16, 24]) {
       const { node } = guest;
       await writeAnywhere(guest, random, 3);
       addBitmap(node, { name: "new", granularity: 512, enabled: true });
-      node.bitmaps!.mark!("new", 0, node.length);
+      node.bitmaps!.marker!("new")(0, node.length);
       await guest.flush();
       // From here to the end of the closing.
       disk.fault = ({ kind }) => {

@@ -114,6 +114,33 @@ function mapped(l2: readonly bigint[], fields: HeaderFields = {}): Pieces {
   ];
 }
 
+/** An image with a bitmap `a` of a bit a sector and this table. */
+function withBitmap(size: bigint, table: readonly bigint[], flags = 2): Pieces {
+  return [
+    [
+      0,
+      header({
+        size,
+        l1Size: Number(size >> 29n),
+        l1Offset: 0x300000n,
+        autoclear: 1n,
+        extensions: [[0x23852875, words(1n << 32n, 32n, 0x100000n)]],
+      }),
+    ],
+    ...REFCOUNTS,
+    [
+      0x100000,
+      words(
+        0x200000n,
+        BigInt(table.length) << 32n | BigInt(flags),
+        0x0109_0001_00000000n,
+        0x61n << 56n,
+      ),
+    ],
+    [0x200000, table],
+  ];
+}
+
 /** A snapshot table of `count` entries with the longest names there can be. */
 function longNames(count: number): Pieces {
   const size = 40 + 24 + 2 * 65535;
@@ -346,6 +373,38 @@ export function evilImages(secret: string): readonly EvilImage[] {
         ...REFCOUNTS,
         [0x100000, words(0x200000n, 0x08000000_00000000n, 0x0109_0001_00000000n, 0x61n << 56n)],
       ],
+    },
+    {
+      name: "a bitmap of nothing but ones",
+      pieces: withBitmap(2n ** 39n, repeat(1n, 2048)),
+    },
+    {
+      name: "a bitmap that is the same cluster 64 times",
+      pieces: [
+        ...withBitmap(2n ** 34n, repeat(0x50000n, 64)),
+        [0x50000, new Uint8Array(CLUSTER).fill(0x5a)],
+      ],
+    },
+    {
+      name: "a bitmap that leads to the image's metadata",
+      pieces: withBitmap(2n ** 31n, [
+        0x10000n,
+        0x20000n,
+        0x30000n,
+        0x100000n,
+        0x200000n,
+        0x50000n,
+        1n,
+        0n,
+      ]),
+    },
+    {
+      name: "a bitmap in use that leads everywhere",
+      pieces: withBitmap(
+        2n ** 31n,
+        [0x10000n, 0x20000n, 0x30000n, 0x100000n, 2n ** 55n, 0x200000n],
+        1,
+      ),
     },
     {
       name: "a LUKS header that is not there",

@@ -58,9 +58,9 @@ Deno.test("dirty runs are whole bits, joined over clusters, within the disk", as
     add(bitmaps, "fine", 512);
     add(bitmaps, "coarse", 65536);
     for (const name of ["fine", "coarse"]) {
-      bitmaps.mark(name, 700, 1);
-      bitmaps.mark(name, 2 * MIB - 512, 1024);
-      bitmaps.mark(name, 3 * MIB + 1, 1);
+      bitmaps.marker(name)(700, 1);
+      bitmaps.marker(name)(2 * MIB - 512, 1024);
+      bitmaps.marker(name)(3 * MIB + 1, 1);
     }
     const expected = {
       fine: [[512, 512], [2 * MIB - 512, 1024], [3 * MIB, 512]],
@@ -81,14 +81,14 @@ Deno.test("what is stored and what is new are dirty together, until all is clear
   const file = await create({ size: "1M" });
   await change(file, (bitmaps) => {
     add(bitmaps, "a");
-    bitmaps.mark("a", 0, 1);
+    bitmaps.marker("a")(0, 1);
   });
   await change(file, async (bitmaps) => {
-    bitmaps.mark("a", 131072, 1);
+    bitmaps.marker("a")(131072, 1);
     assertEquals(await runs(bitmaps, "a"), [[0, 65536], [131072, 65536]]);
     bitmaps.clear("a");
     assertEquals(await runs(bitmaps, "a"), []);
-    bitmaps.mark("a", 65536, 1);
+    bitmaps.marker("a")(65536, 1);
     assertEquals(await runs(bitmaps, "a"), [[65536, 65536]]);
   });
   await using node = await open(file);
@@ -153,7 +153,7 @@ Deno.test("removing the last bitmap leaves no trace in the header", async () => 
   const before = file.bytes();
   await change(file, (bitmaps) => {
     add(bitmaps, "a");
-    bitmaps.mark("a", 0, MIB);
+    bitmaps.marker("a")(0, MIB);
   });
   assertEquals(storedBitmaps(file.bytes()).length, 1);
   await change(file, (bitmaps) => bitmaps.remove("a"));
@@ -203,7 +203,7 @@ Deno.test("a bitmap in use can be removed and nothing else", async () => {
     const message = "Bitmap 'a' is inconsistent and cannot be used";
     assertThrows(() => bitmaps.clear("a"), ImageError, message);
     assertThrows(() => bitmaps.setEnabled("a", true), ImageError, message);
-    assertThrows(() => bitmaps.mark("a", 0, 1), ImageError, message);
+    assertThrows(() => bitmaps.marker("a")(0, 1), ImageError, message);
     await assertRejects(() => bitmaps.visitDirty("a", () => {}), ImageError, message);
     assertThrows(() => add(bitmaps, "a"), ImageError, "Bitmap already exists: a");
     await bitmaps.remove("a");
@@ -225,7 +225,7 @@ Deno.test("a bitmap in use whose table leads to metadata costs nothing but its o
   const file = await create({ size: "1M" });
   await change(file, (bitmaps, node) => {
     add(bitmaps, "a");
-    bitmaps.mark("a", 0, 1);
+    bitmaps.marker("a")(0, 1);
     return node.write(0, new Uint8Array(65536).fill(7));
   });
   const view = new DataView(file.slice(0, 65536).buffer);
@@ -246,7 +246,7 @@ Deno.test("what does not exist cannot be changed", async () => {
     const message = "Dirty bitmap 'a' not found";
     assertThrows(() => bitmaps.clear("a"), ImageError, message);
     assertThrows(() => bitmaps.setEnabled("a", true), ImageError, message);
-    assertThrows(() => bitmaps.mark("a", 0, 1), ImageError, message);
+    assertThrows(() => bitmaps.marker("a")(0, 1), ImageError, message);
     await assertRejects(() => bitmaps.visitDirty("a", () => {}), ImageError, message);
     await assertRejects(() => bitmaps.remove("a"), ImageError, message);
   });
@@ -256,7 +256,7 @@ Deno.test("bitmaps are adapted to a new size; what is new is clean", async () =>
   const file = await create({ size: "1M" });
   await change(file, async (bitmaps, node) => {
     add(bitmaps, "a");
-    bitmaps.mark("a", 0, MIB);
+    bitmaps.marker("a")(0, MIB);
     await node.resize(MIB / 2 + 512, "off");
     assertEquals(await runs(bitmaps, "a"), [[0, MIB / 2 + 512]]);
     await node.resize(2 * MIB, "off");
@@ -379,14 +379,14 @@ Deno.test("a table entry for nothing but ones is kept, and takes no space", asyn
   const file = await create({ size: "4M", cluster_size: "512" });
   await change(file, (bitmaps) => {
     add(bitmaps, "a", 512);
-    bitmaps.mark("a", 0, 1);
-    bitmaps.mark("a", 3 * MIB, 1);
+    bitmaps.marker("a")(0, 1);
+    bitmaps.marker("a")(3 * MIB, 1);
   });
   const view = new DataView(file.slice(0, 512).buffer);
   const directory = Number(view.getBigUint64(directoryField(file)));
   const table = Number(new DataView(file.slice(directory, 8).buffer).getBigUint64(0));
   await file.write(table, patch(new Uint8Array(8), [0, 8, 1]));
-  await change(file, (bitmaps) => bitmaps.mark("a", 0, 1));
+  await change(file, (bitmaps) => bitmaps.marker("a")(0, 1));
   const [bitmap] = storedBitmaps(file.bytes());
   assertEquals(
     bitsOf(bitmap!, 4 * MIB),
