@@ -36,6 +36,9 @@ const READ_ONLY: readonly string[][] = [
   ["measure", "a.img"],
   ["measure", "--size", "1M"],
   ["compare", "a.img", "b.img"],
+  ["info", "--image-opts", "driver=raw,file.filename=a.img"],
+  ["map", 'json:{"driver":"raw","file":{"filename":"a.img"}}'],
+  ["compare", "--object", "secret,id=a,file=a.img", "a.img", "b.img"],
 ];
 
 for (const args of READ_ONLY) {
@@ -59,6 +62,14 @@ Deno.test("permissions: a command that writes keeps reading and writing alone", 
   });
 });
 
+Deno.test("permissions: options that ask for writing keep it", async () => {
+  await using dir = await tempDir();
+  await Deno.writeFile(dir.file("a.img"), new Uint8Array(1024));
+  const list = "driver=raw,file.filename=a.img,read-only=off";
+  const { main } = await attemptsAfter(["info", "--image-opts", list], dir.path);
+  assertEquals(main, { ...NOTHING_BUT_READING, write: true });
+});
+
 Deno.test("permissions: nothing is given up before the command line is known to be right", async () => {
   await using dir = await tempDir();
   const { main } = await attemptsAfter(["info", "-Z"], dir.path);
@@ -77,6 +88,19 @@ const SURPLUS: readonly (readonly [reads: string[], writes: string[], kept: stri
   [["https://host/a.img"], ["b"], ["net", "write"]],
   [['json:{"driver":"nbd","host":"h"}'], [], ["net"]],
   [['json:{"driver":"qcow2","file":{"filename":"a"}}'], [], []],
+  [['json:{"backing":{"file":{"driver":"https","url":"u"}}}'], [], ["net"]],
+  [['json:{"driver":"raw","file":{"filename":"/home/nbd/a"}}'], [], []],
+  [["driver=qcow2,file.filename=a"], [], []],
+  [["driver=raw,file.driver=nbd,file.server.type=unix"], [], ["net"]],
+  [["driver=raw,file.filename=nbd/a"], [], []],
+  [["driver=qcow2,file.filename=a,read-only=on"], [], []],
+  [["driver=qcow2,file.filename=a,read-only=off"], [], ["write"]],
+  [["driver=qcow2,file.filename=a,file.read-only=no"], [], ["write"]],
+  [["driver=qcow2,file.filename=a,noread-only"], [], ["write"]],
+  [['json:{"driver":"qcow2","read-only":false,"file":{"filename":"a"}}'], [], ["write"]],
+  [["a"], ["driver=qcow2,file.filename=b"], ["write"]],
+  [["json:{"], [], []],
+  [["a=b=c=d"], [], []],
 ];
 
 for (const [reads, writes, kept] of SURPLUS) {
@@ -97,6 +121,9 @@ const GUARDED: readonly string[] = [
   "host_device:/dev/loop0",
   'json:{"file":{"filename":"/dev/loop0"}}',
   "json:{'driver':'raw','file.filename':'/dev/shm/a'}",
+  'json:{"file":{"filename":"\\u002fdev/loop0"}}',
+  "driver=raw,file.filename=/dev/loop0",
+  "driver=qcow2,file.filename=a,backing.file.driver=host_device,backing.file.filename=/dev/loop0",
 ];
 
 for (const name of GUARDED) {
@@ -118,6 +145,7 @@ Deno.test({
     await Deno.symlink("/dev/null", dir.file("link"));
     await Deno.symlink("/dev", dir.file("folder"));
     assertEquals(surplusPermissions({ reads: [dir.file("link")] }), []);
+    assertEquals(surplusPermissions({ reads: [`file.filename=${dir.file("link")}`] }), []);
     assertEquals(surplusPermissions({ writes: [dir.file("folder/still-to-be-made")] }), []);
     assertEquals(surplusPermissions({ reads: [dir.file("missing")] }).length, EVERYTHING.length);
   },

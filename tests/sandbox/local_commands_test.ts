@@ -54,6 +54,50 @@ Deno.test("convert, compare and dd need one folder", async () => {
   assertEquals((await Deno.stat(dir.file("part"))).size, 1 << 20);
 });
 
+Deno.test("options, json: names and secrets need one folder", async () => {
+  await using dir = await tempDir();
+  await makeDisk(dir.file("disk"));
+  await Deno.writeTextFile(dir.file("key"), "secret");
+  const object = "--object secret,id=s,file=key";
+  await use(dir, "create -q -f qcow2 a.qcow2 4M");
+  await use(
+    dir,
+    `convert -n ${object} --image-opts --target-image-opts driver=raw,file.filename=disk,size=1M ` +
+      "driver=qcow2,file.filename=a.qcow2,lazy-refcounts=on,discard=unmap,detect-zeroes=unmap",
+  );
+  assertStringIncludes(await use(dir, "check a.qcow2"), "No errors were found");
+  assertEquals(
+    await use(
+      dir,
+      "compare --image-opts driver=qcow2,file.filename=a.qcow2 " +
+        "driver=raw,file.filename=disk,size=1M",
+      { write: false },
+    ),
+    "Warning: Image size mismatch!\nImages are identical.\n",
+  );
+  const name = 'json:{"driver":"raw","offset":512,"file":{"filename":"disk"}}';
+  assertStringIncludes(
+    await use(dir, `info ${object} ${name}`, { write: false }),
+    "file format: raw",
+  );
+});
+
+Deno.test("a secret in a file that may not be read is missed", async () => {
+  await using dir = await tempDir();
+  await using other = await tempDir();
+  await Deno.writeTextFile(other.file("key"), "secret");
+  await makeDisk(dir.file("disk"));
+  const { code, stderr } = await runConfined(dir, [
+    "info",
+    "--object",
+    `secret,id=s,file=${other.file("key")}`,
+    "disk",
+  ]);
+  assertEquals(code, 1);
+  assertStringIncludes(stderr, `Unable to read ${other.file("key")}: Failed to open file`);
+  assertStringIncludes(stderr, "--allow-read");
+});
+
 Deno.test("what only reads needs no permission to write", async () => {
   await using dir = await tempDir();
   await makeDisk(dir.file("disk"));
