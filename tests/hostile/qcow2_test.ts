@@ -85,6 +85,8 @@ const JOBS: readonly (readonly string[])[] = [
   ["check", "-f", "qcow2", "a.qcow2"],
   ["check", "-f", "qcow2", "-r", "all", "a.qcow2"],
   ["check", "-f", "qcow2", "--untrusted", "a.qcow2"],
+  ["amend", "-f", "qcow2", "-o", "compat=1.1,refcount_bits=8", "a.qcow2"],
+  ["amend", "-f", "qcow2", "-o", "refcount_bits=16,compat=0.10", "a.qcow2"],
   ["dd", "-f", "qcow2", "-O", "raw", "bs=64k", "count=4", "if=a.qcow2", "of=out.raw"],
 ];
 
