@@ -5,7 +5,8 @@
  * @module
  */
 import { during, ImageError } from "../../lib/block/error.ts";
-import type { Preallocation } from "../../lib/block/node.ts";
+import type { Preallocation, ZeroFlags } from "../../lib/block/node.ts";
+import { alignUp } from "../../lib/bytes/align.ts";
 import type { Qcow2Image } from "./image.ts";
 import { readAt } from "./mapping.ts";
 import { linkGuest, preallocateGuest } from "./write.ts";
@@ -31,6 +32,11 @@ export async function preallocateMetadata(
   let fileEnd = 0;
   for (let offset = start; offset < end;) {
     const run = await preallocateGuest(image, offset, end - offset);
+    if (!image.hasDataFile && image.geometry.subclusters === 1) {
+      // Subclusters do not show what nobody wrote. The first cluster may hold the end of the old disk.
+      const inside = alignUp(offset, image.geometry.clusterSize) - offset;
+      await forget(image, run.offset + inside, run.length - inside, { unmap: true });
+    }
     offset += run.length;
     fileEnd = run.offset + run.length;
   }
@@ -79,6 +85,7 @@ export async function preallocateData(
     return at;
   });
   try {
+    await forget(image, host, clusters * clusterSize, { unmap: false });
     await file.resize(host + clusters * clusterSize, how);
     if (firstGuest < start) await copyHead(image, firstGuest, start - firstGuest, host);
   } catch (error) {
@@ -90,6 +97,20 @@ export async function preallocateData(
     "Failed to update L2 tables",
     () => linkGuest(image, firstGuest, host, clusters, filled),
   );
+}
+
+/**
+ * Zeros what the file has in a range of host bytes: clusters that were in use
+ * before, whose bytes nobody may see again. (The reference shows them.)
+ */
+async function forget(
+  image: Qcow2Image,
+  offset: number,
+  length: number,
+  flags: ZeroFlags,
+): Promise<void> {
+  const end = Math.min(offset + length, image.file.length);
+  if (end > offset) await image.file.writeZeroes(offset, end - offset, flags);
 }
 
 /** The first cluster of the area holds old data up to where the area begins. */
