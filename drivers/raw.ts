@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { ImageDetails } from "../lib/block/capabilities.ts";
+import type { ImageDetails, SnapshotStore } from "../lib/block/capabilities.ts";
 import type {
   CreateRequest,
   DriverContext,
@@ -128,6 +128,7 @@ class RawNode implements BlockNode {
   readonly children: readonly NodeChild[];
   readonly allocator: Allocator;
   readonly lock?: (access: NodeAccess) => Promise<void>;
+  readonly snapshots?: SnapshotStore;
   readonly #file: BlockNode;
   readonly #context: DriverContext;
   readonly #window: Window;
@@ -146,6 +147,11 @@ class RawNode implements BlockNode {
   ) {
     // What uses the disk uses the file in the same way.
     if (file.lock !== undefined) this.lock = (access) => file.lock!(access);
+    // Those of a disk below are this one's, too; only to read one the disk itself has to be asked.
+    if (file.snapshots !== undefined) {
+      const { select: _, ...store } = file.snapshots;
+      this.snapshots = store;
+    }
     this.#context = context;
     this.readOnly = file.readOnly || !context.mode.writable;
     this.limits = { ...file.limits, clusterSize: 0 };

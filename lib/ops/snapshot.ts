@@ -167,7 +167,7 @@ export async function deleteSnapshot(
 export async function selectSnapshot(node: BlockNode, selector: SnapshotSelector): Promise<void> {
   const failure = "Failed to load snapshot: ";
   const { list, select } = node.snapshots ?? {};
-  if (list === undefined) {
+  if (list === undefined || (select === undefined && list().length > 0)) {
     throw new ImageError(
       `${failure}Block format '${node.driver}' used by device '' does not support temporarily loading ` +
         "internal snapshots",

@@ -432,3 +432,47 @@ sameForEach("measure -l refuses", [
   "measure -l one --size 1M",
   "measure -l one",
 ], { given: SELECTED, code: 1 });
+
+// What an option list opens: the snapshots of the disk below are those of the raw one above it.
+const ABOVE = "driver=raw,file.driver=qcow2,file.file.filename=a";
+story("snapshot, of a disk below another", {
+  given: [img("create -f qcow2 -o cluster_size=4k a 1M"), io("a", "write -P 1 0 300k")],
+  events: [
+    `snapshot --image-opts -c one ${ABOVE}`,
+    ...guest("a", "write -P 2 0 100k"),
+    `snapshot --image-opts -c two ${ABOVE}`,
+    `snapshot --image-opts -l ${ABOVE}`,
+    `snapshot --image-opts ${ABOVE}`,
+    `snapshot --image-opts -a one ${ABOVE}`,
+    `snapshot --image-opts -d one ${ABOVE}`,
+    `snapshot --image-opts -d zork ${ABOVE}`,
+    `convert --image-opts -l two -O raw ${ABOVE} b`,
+    "snapshot --image-opts -f qcow2 -l file.filename=a",
+    "snapshot --image-opts -l a",
+    'snapshot -l json:{"driver":"qcow2","file":{"filename":"a"}}',
+  ],
+});
+for (const format of ["luks,encrypt.iter-time=10", "aes"]) {
+  const OPENED = "driver=qcow2,encrypt.key-secret=s,file.filename=a";
+  const encrypted = [
+    img([
+      ...["create", "-q", "--object", "secret,id=s,data=x", "-f", "qcow2"],
+      ...["-o", `cluster_size=4k,encrypt.format=${format},encrypt.key-secret=s`, "a", "1M"],
+    ]),
+    img("convert -n --object secret,id=s,data=x --target-image-opts src " + OPENED),
+  ];
+  const secret = "--object secret,id=s,data=x --image-opts";
+  story(`snapshot, an encrypted disk (${format})`, {
+    given: [disk("src", M, [[0, 300 * K, "noise"]]), ...encrypted],
+    checked: `${secret} ${OPENED}`,
+    events: [
+      `snapshot ${secret} -c one ${OPENED}`,
+      `snapshot ${secret} -c two ${OPENED}`,
+      `snapshot ${secret} -l ${OPENED}`,
+      `snapshot ${secret} -a one ${OPENED}`,
+      `snapshot ${secret} -d one ${OPENED}`,
+      "snapshot -l a",
+      "snapshot -c x a",
+    ],
+  });
+}
