@@ -44,7 +44,10 @@ export const COMMANDS: readonly (readonly string[])[] = [
   ["dd", "-f", "qcow2", "-O", "raw", "bs=64k", "count=16"],
   ["convert", "-f", "qcow2", "-O", "raw"],
   ["convert", "-f", "qcow2", "-O", "qcow2", "-c"],
+  ["convert", "-f", "qcow2", "-O", "qcow2", "--bitmaps", "--skip-broken-bitmaps"],
   ["resize", "-f", "qcow2"],
+  ["bitmap", "-f", "qcow2", "--remove"],
+  ["bitmap", "-f", "qcow2", "--clear", "--merge", "a"],
   ["amend", "-f", "qcow2", "-o", "refcount_bits=32"],
   ["amend", "-f", "qcow2", "-o", "compat=0.10"],
   ["info", "-f", "qcow2", "--backing-chain", "--untrusted"],
@@ -103,6 +106,8 @@ async function attack(dir: string): Promise<void> {
         ? ["if=evil.qcow2", "of=out.raw"]
         : command[0] === "resize"
         ? ["evil.qcow2", "+1M"]
+        : command[0] === "bitmap"
+        ? ["evil.qcow2", "a"]
         : command[0] === "convert"
         ? ["evil.qcow2", "out.raw"]
         : ["evil.qcow2"];
