@@ -6,7 +6,6 @@ import { CACHE_MODES, type CacheMode } from "../block/mode.ts";
 import { optionPieces } from "../block/options.ts";
 import { type ParsedNumber, parseInteger, parseSize } from "../bytes/size.ts";
 import type { Environment } from "../graph/environment.ts";
-import { NodeNames } from "../graph/node_names.ts";
 import { type SecretObject, secretStore } from "./_objects.ts";
 import { type CommandContext, CommandError, type OptionSpec, UsageError } from "./_command.ts";
 
@@ -193,7 +192,8 @@ export function environmentOf(
 ): Environment {
   return {
     secrets: secretStore(objects),
-    nodes: new NodeNames(),
+    // The images of a command line, and only those, know each other's nodes.
+    scope: ctx,
     warn: (text) => ctx.warn(text),
     report: (line, fromProgram = false) =>
       ctx.err(fromProgram ? `${ctx.program}: ${line}\n` : `${line}\n`),

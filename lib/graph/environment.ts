@@ -1,5 +1,4 @@
 import type { SecretStore } from "../block/secret.ts";
-import type { NodeNames } from "./node_names.ts";
 
 /** What opening and operations need from whoever calls them: where diagnostics go, how far to trust, when to stop. */
 export interface Environment {
@@ -14,8 +13,11 @@ export interface Environment {
   readonly untrusted: boolean;
   /** Keys and passphrases; none where absent. */
   readonly secrets?: SecretStore;
-  /** The named nodes that options can refer to; only those of the same image where absent. */
-  readonly nodes?: NodeNames;
+  /**
+   * Images that are opened with the same object here can refer to each other's nodes by their names
+   * (`node-name`); without it only nodes of one image can.
+   */
+  readonly scope?: object;
   /** Ends a running operation early; it then throws the signal's reason. */
   readonly signal?: AbortSignal;
 }

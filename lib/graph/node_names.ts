@@ -18,6 +18,15 @@ interface Entry {
   readonly users: Map<symbol, NodeAccess>;
 }
 
+const scopes = new WeakMap<object, NodeNames>();
+
+/** The named nodes of a scope: always the same for the same object. */
+export function nodesIn(scope: object): NodeNames {
+  let nodes = scopes.get(scope);
+  if (nodes === undefined) scopes.set(scope, nodes = new NodeNames());
+  return nodes;
+}
+
 /** The named nodes of a program. A node lives as long as anybody uses it. */
 export class NodeNames {
   readonly #entries = new Map<string, Entry>();

@@ -10,7 +10,7 @@ import type { BlockNode } from "../block/node.ts";
 import { closeAfterError } from "./context.ts";
 import type { Environment } from "./environment.ts";
 import { BackingTrail } from "./identity.ts";
-import { NodeNames } from "./node_names.ts";
+import { nodesIn } from "./node_names.ts";
 import { NodeOptions } from "./node_options.ts";
 import { openTree, type Origin, originOf } from "./open_tree.ts";
 
@@ -105,8 +105,7 @@ async function openWhole(
   const node = await openTree(
     { filename, options: options.copy(), as: "image", depth: 0 },
     { mode, written: mode.writable, autoReadOnly: false },
-    environment.nodes === undefined ? { ...environment, nodes: new NodeNames() } : environment,
-    trail,
+    { environment, trail, nodes: nodesIn(environment.scope ?? {}) },
   );
   if (!mode.writable || !node.readOnly) return node;
   await closeAfterError(node);

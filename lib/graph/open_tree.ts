@@ -16,6 +16,7 @@ import type { Environment } from "./environment.ts";
 import { gateOf } from "./gate.ts";
 import type { BackingTrail } from "./identity.ts";
 import { resolveRelative } from "./names.ts";
+import type { NodeNames } from "./node_names.ts";
 import { JSON_PREFIX, NodeOptions } from "./node_options.ts";
 import {
   type Inherited,
@@ -71,22 +72,24 @@ const FILE = "file";
 const BACKING = "backing";
 
 /** What opening needs all the way down. */
-interface Surroundings {
+export interface Surroundings {
+  /** Diagnostics, secrets, trust. */
   readonly environment: Environment;
+  /** The images that the node is behind. */
   readonly trail: BackingTrail;
+  /** The nodes that options can refer to. */
+  readonly nodes: NodeNames;
 }
 
 /**
- * Opens a node with everything below and behind it. `trail` holds the images that it is behind. Nothing
- * stays open when it throws.
+ * Opens a node with everything below and behind it. Nothing stays open when it throws.
  *
  * @throws {ImageError} the bare reason.
  */
 export async function openTree(
   request: Request,
   from: Inherited,
-  environment: Environment,
-  trail: BackingTrail,
+  around: Surroundings,
 ): Promise<BlockNode> {
   const { options, depth } = request;
   if (depth > MAX_DEPTH) {
@@ -109,7 +112,6 @@ export async function openTree(
   const inherited = inheritedMode(options, from);
   const isProtocol = name === undefined ? request.as === "file" : protocol !== undefined;
   const opened = { ...request, filename };
-  const around = { environment, trail };
   const node = isProtocol
     ? await openProtocolNode(opened, protocol, inherited, around)
     : await openFormatNode(opened, format, inherited, around);
@@ -121,12 +123,13 @@ async function openProtocolNode(
   request: Request,
   protocol: ProtocolEntry | undefined,
   inherited: Inherited,
-  { environment, trail }: Surroundings,
+  around: Surroundings,
 ): Promise<BlockNode> {
+  const { environment, trail, nodes } = around;
   const { options, filename } = request;
   const name = protocolName(filename, options, protocol);
   const settings = takeSettings(options, inherited);
-  requireFreeName(settings, environment);
+  requireFreeName(settings, nodes);
   const driver = await name.protocol.load();
   const specs = driver.openOptions ?? [];
   const strong = strongOptions(options, specs);
@@ -142,7 +145,7 @@ async function openProtocolNode(
       trail.enter(node, filename ?? node.filename);
       await node.lock?.(childAccess(settings.mode, true));
     }
-    return withSettings(node, settings, environment);
+    return withSettings(node, settings, nodes);
   } catch (error) {
     await closeAfterError(node);
     throw error;
@@ -189,7 +192,7 @@ async function openFormatNode(
     const format = named ?? await probeFile(file!);
     const driver = await format.load();
     const settings = takeSettings(options, inherited);
-    requireFreeName(settings, around.environment);
+    requireFreeName(settings, around.nodes);
     if (file === undefined) {
       throw new ImageError('A block device must be specified for "file"', { errno: "EINVAL" });
     }
@@ -245,32 +248,32 @@ async function openChild(
   reference: string | undefined,
   request: Request,
   inherited: Inherited,
-  { environment, trail }: Surroundings,
+  around: Surroundings,
 ): Promise<BlockNode> {
-  if (reference === undefined) return await openTree(request, inherited, environment, trail);
+  if (reference === undefined) return await openTree(request, inherited, around);
   if (request.filename !== undefined || request.options.size > 0) {
     throw new ImageError(
       "Cannot reference an existing block device with additional options or a new filename",
       { errno: "EINVAL" },
     );
   }
-  return environment.nodes!.find(reference);
+  return around.nodes.find(reference);
 }
 
-function requireFreeName({ nodeName }: NodeSettings, { nodes }: Environment): void {
-  if (nodeName !== undefined) nodes!.require(nodeName);
+function requireFreeName({ nodeName }: NodeSettings, nodes: NodeNames): void {
+  if (nodeName !== undefined) nodes.require(nodeName);
 }
 
 /** What the settings make of an open node. */
 function withSettings(
   node: BlockNode,
   { nodeName, detectZeroes }: NodeSettings,
-  { nodes }: Environment,
+  nodes: NodeNames,
 ): BlockNode {
   const detecting = detectZeroes === "off" || node.readOnly
     ? node
     : detectingZeroes(node, detectZeroes === "unmap");
-  return nodeName === undefined ? detecting : nodes!.add(nodeName, detecting);
+  return nodeName === undefined ? detecting : nodes.add(nodeName, detecting);
 }
 
 /** @throws {ImageError} `<beginning> the option '…'` for the first option that nobody took. */
@@ -329,7 +332,7 @@ class FormatImage {
       const backing = await this.#attachBacking(node, noBacking);
       this.#shown.text = describeFormat(node, { strong, backing });
       refuseOthers(options, `Block format '${driver.name}' does not support`);
-      return withSettings(node, this.#settings, this.#around.environment);
+      return withSettings(node, this.#settings, this.#around.nodes);
     } catch (error) {
       await closeAfterError(node);
       throw error;

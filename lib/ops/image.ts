@@ -52,6 +52,37 @@ const CHUNK = 1 << 20;
  * await Deno.remove(filename);
  * ```
  *
+ * An image may also be named as the commands take it: by a `json:` name, or by a list of options. The
+ * secrets that such options name come with the environment, by their ids.
+ *
+ * ```ts
+ * import { createImage, openImage, QUIET } from "@qimg/qimg";
+ * import { assertEquals, assertRejects } from "@std/assert";
+ *
+ * const filename = await Deno.makeTempFile();
+ * const secrets = new Map([["s0", new TextEncoder().encode("correct horse battery staple")]]);
+ * await createImage({
+ *   filename,
+ *   format: "qcow2",
+ *   size: 1024 * 1024,
+ *   options: [["encrypt.format", "luks"], ["encrypt.key-secret", "s0"], ["encrypt.iter-time", "10"]],
+ * }, { ...QUIET, secrets });
+ *
+ * const list = `driver=qcow2,encrypt.key-secret=s0,file.filename=${filename.replaceAll(",", ",,")}`;
+ * {
+ *   await using disk = await openImage({ filename: list, imageOptions: true }, {}, { ...QUIET, secrets });
+ *   assertEquals(disk.length, 1024 * 1024);
+ * }
+ * const name = `json:${JSON.stringify({ driver: "raw", offset: 512, file: { filename } })}`;
+ * {
+ *   await using bytes = await openImage(name);
+ *   assertEquals(bytes.filename.startsWith("json:"), true);
+ * }
+ * // Without the secret there is nothing to see.
+ * await assertRejects(() => openImage({ filename: list, imageOptions: true }), Error, "No secret");
+ * await Deno.remove(filename);
+ * ```
+ *
  * @throws {ImageError} `Could not open '<name>': <reason>`; nothing stays open then.
  */
 export async function openImage(

@@ -3,7 +3,6 @@ import { ImageError } from "../../lib/block/error.ts";
 import { type OpenMode, READ_ONLY } from "../../lib/block/mode.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import { type Environment, QUIET } from "../../lib/graph/environment.ts";
-import { NodeNames } from "../../lib/graph/node_names.ts";
 import { openImage } from "../../lib/graph/open.ts";
 import { createImage } from "../../lib/ops/create.ts";
 import { type TempDir, tempDir } from "../_temp.ts";
@@ -126,7 +125,7 @@ Deno.test("nodes do not nest without an end", async () => {
 Deno.test("a node can be used by its name, and closes after its last user", async () => {
   await using dir = await tempDir();
   const path = await disk(dir, "a", 7);
-  const environment: Environment = { ...QUIET, nodes: new NodeNames() };
+  const environment: Environment = { ...QUIET, scope: {} };
   const first = await open(`driver=raw,file.filename=${path},node-name=n`, READ_ONLY, environment);
   const second = await open("n", READ_ONLY, environment);
   await first[Symbol.asyncDispose]();
@@ -151,7 +150,7 @@ Deno.test("a node can be used by its name, and closes after its last user", asyn
 Deno.test("two users of a node must get along", async () => {
   await using dir = await tempDir();
   const path = await qcow2(dir, "q");
-  const environment: Environment = { ...QUIET, nodes: new NodeNames() };
+  const environment: Environment = { ...QUIET, scope: {} };
   await using _reader = await open(
     `driver=qcow2,file.filename=${path},file.node-name=n`,
     READ_ONLY,
