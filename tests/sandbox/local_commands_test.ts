@@ -42,6 +42,22 @@ Deno.test("create, info, resize, check, map and measure need one folder", async 
   assertStringIncludes(await use(dir, "measure -O qcow2 a.raw"), "required size");
 });
 
+Deno.test("snapshot needs one folder, and to list them only permission to read", async () => {
+  await using dir = await tempDir();
+  await makeDisk(dir.file("disk"));
+  await use(dir, "convert -f raw -O qcow2 disk a.qcow2");
+  await use(dir, "snapshot -c one a.qcow2");
+  await use(dir, "snapshot --create two a.qcow2");
+  await use(dir, "snapshot --apply=one a.qcow2");
+  await use(dir, "snapshot --delete two a.qcow2");
+  assertStringIncludes(await use(dir, "snapshot a.qcow2", { write: false }), "one ");
+  await use(dir, "convert -s one -O raw a.qcow2 back");
+  assertEquals(await sha256(dir.file("back")), await sha256(dir.file("disk")));
+  await use(dir, "snapshot -d one a.qcow2");
+  assertEquals(await use(dir, "snapshot -l a.qcow2", { write: false }), "");
+  assertStringIncludes(await use(dir, "check a.qcow2"), "No errors were found");
+});
+
 Deno.test("convert, compare and dd need one folder", async () => {
   await using dir = await tempDir();
   await makeDisk(dir.file("disk"));
