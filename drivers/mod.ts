@@ -7,6 +7,8 @@
  * @module
  */
 import type { FormatEntry, ProtocolEntry } from "../lib/block/driver.ts";
+import { probeBochs } from "./bochs/probe.ts";
+import { probeCloop } from "./cloop/probe.ts";
 import { probeQcow2 } from "./qcow2/probe.ts";
 import { probeHostDevice } from "./file/probe.ts";
 import { probeVmdk } from "./vmdk/probe.ts";
@@ -19,6 +21,16 @@ export const DEFAULT_PROTOCOL = "file";
 
 /** All formats. */
 export const FORMATS: readonly FormatEntry[] = [
+  {
+    name: "bochs",
+    probe: probeBochs,
+    load: async () => (await import("./bochs/driver.ts")).bochs,
+  },
+  {
+    name: "cloop",
+    probe: probeCloop,
+    load: async () => (await import("./cloop/driver.ts")).cloop,
+  },
   {
     name: "qcow2",
     probe: probeQcow2,

@@ -1,7 +1,10 @@
 import type { BlockNode } from "./node.ts";
 
-/** The compression methods of image formats: `deflate` is raw, `zlib` the same in its wrapper. */
-export type Codec = "deflate" | "zlib" | "zstd";
+/**
+ * The compression methods of image formats: `deflate` is raw, `zlib` the same in its wrapper, which with
+ * `zlib-exact` has to end with its cluster and to be true to its checksum.
+ */
+export type Codec = "deflate" | "zlib" | "zlib-exact" | "zstd";
 
 /** One compressed cluster in a file. */
 export interface PackedRun {

@@ -5,7 +5,7 @@
  */
 
 /** The name of a compression. */
-export type CodecName = "deflate" | "zlib" | "zstd";
+export type CodecName = "deflate" | "zlib" | "zlib-exact" | "zstd";
 
 /** The packed bytes are damaged, or end too early; the message says which. */
 export class CodecError extends Error {

@@ -85,6 +85,46 @@ export function createZlib(zlib: Zlib, options: DeflateOptions = {}): Codec {
   }, options);
 }
 
+/**
+ * Zlib streams that have to be whole: what ends before or after its cluster, or does not have its checksum,
+ * is damaged.
+ */
+export function createExactZlib(zlib: Zlib, { reuse = true }: DeflateOptions = {}): Codec {
+  const stream = reuse ? reuseStream(zlib.createInflate(), zlib.constants.Z_FINISH) : undefined;
+  const spare = new Uint8Array(1);
+
+  function unpackReusing(stream: SyncStream, packed: Uint8Array, out: Uint8Array): number {
+    stream.reset();
+    const { written, unread } = stream.run(packed, out);
+    if (written < out.length) return written;
+    // The checksum comes behind the last byte.
+    return written + stream.run(packed.subarray(packed.length - unread), spare).written;
+  }
+
+  function unpackAfresh(packed: Uint8Array, out: Uint8Array): number {
+    try {
+      const bytes = zlib.inflateSync(packed, { maxOutputLength: out.length + 1 });
+      out.set(bytes.subarray(0, out.length));
+      return bytes.length;
+    } catch (error) {
+      throw new CodecError(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  return {
+    ...createZlib(zlib, { reuse }),
+    name: "zlib-exact",
+    unpack(packed, out) {
+      const length = stream === undefined
+        ? unpackAfresh(packed, out)
+        : unpackReusing(stream, packed, out);
+      if (length !== out.length) {
+        throw new CodecError(`deflated data are not of ${out.length} bytes`);
+      }
+    },
+  };
+}
+
 function createFlavour(zlib: Zlib, flavour: Flavour, { reuse = true }: DeflateOptions): Codec {
   const { Z_FINISH, Z_SYNC_FLUSH } = zlib.constants;
   const inflater = reuse

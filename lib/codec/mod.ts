@@ -29,6 +29,8 @@ async function load(name: CodecName): Promise<Codec> {
       return (await import("./deflate.ts")).createDeflate(zlib);
     case "zlib":
       return (await import("./deflate.ts")).createZlib(zlib);
+    case "zlib-exact":
+      return (await import("./deflate.ts")).createExactZlib(zlib);
     case "zstd":
       return (await import("./zstd.ts")).createZstd(zlib);
   }
