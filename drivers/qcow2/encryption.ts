@@ -16,6 +16,9 @@ import { readPadded } from "./_read.ts";
 import type { DataEncryption } from "./encryption_data.ts";
 import type { Qcow2Header } from "./header.ts";
 
+const PREFIX = "encrypt.";
+const KNOWN_OPTIONS: readonly string[] = ["encrypt.format", "encrypt.key-secret"];
+
 /** What an image's encryption is opened with. */
 export interface EncryptionOwner {
   /** The file with the metadata. */
@@ -51,7 +54,8 @@ export async function encryptionDetails(
 }
 
 /**
- * Refuses options that speak of another encryption than the header (row 20).
+ * Refuses options that speak of another encryption than the header (row 20), and
+ * those that no encryption has.
  *
  * @throws {ImageError} with the reference's text.
  */
@@ -62,7 +66,16 @@ export function checkEncryptionOptions(
 ): void {
   const format = options.string("encrypt.format");
   const stored = ["", "aes", "luks"][cryptMethod]!;
-  if (format === undefined || format === stored) return;
+  if (format === undefined || format === stored) {
+    const other = options.keys(PREFIX).find((key) => !KNOWN_OPTIONS.includes(key));
+    // Where there is no encryption nobody looks at its options.
+    if (other === undefined || cryptMethod === 0) return;
+    throw new ImageError(`Parameter '${other.slice(PREFIX.length)}' is unexpected`, {
+      errno: "EINVAL",
+      file: filename,
+      field: other,
+    });
+  }
   throw new ImageError(
     cryptMethod === 0
       ? `No encryption in image header, but options specified format '${format}'`
@@ -150,7 +163,12 @@ export function passphraseOf(
 export function inImage<T>(filename: string, step: () => T): T {
   const inWords = (error: unknown): never => {
     if (!(error instanceof CryptoError)) throw error;
-    throw new ImageError(error.message, { errno: "EINVAL", file: filename, field: error.field });
+    throw new ImageError(error.message, {
+      errno: "EINVAL",
+      file: filename,
+      field: error.field,
+      hint: error.hint,
+    });
   };
   let result: T;
   try {

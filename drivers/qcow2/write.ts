@@ -131,22 +131,39 @@ async function writeEncrypted(
   const unit = encryption.sectorSize;
   const start = offset - offset % unit;
   const end = Math.ceil((offset + from.length) / unit) * unit;
-  const write = (bytes: Uint8Array) =>
-    writeGuest(
-      image,
-      start,
-      bytes.length,
-      (file, host, done, length) =>
-        encryption.write(file, { host, guest: start + done }, bytes.subarray(done, done + length)),
-    );
-  if (end - start === from.length) return await write(from);
+  if (end - start === from.length) return await writeSectors(image, encryption, offset, from);
   await encryption.partial.run(async () => {
     const sectors = new Uint8Array(end - start);
     await readAt(image, start, sectors.subarray(0, unit));
     await readAt(image, end - unit, sectors.subarray(sectors.length - unit));
     sectors.set(from, offset - start);
-    await write(sectors);
+    await writeSectors(image, encryption, start, sectors);
   });
+}
+
+/** Clusters that are encrypted and allocated at a time at most, as in the reference: images get the same layout. */
+const MOST_ENCRYPTED_CLUSTERS = 32;
+
+async function writeSectors(
+  image: Qcow2Image,
+  encryption: DataEncryption,
+  offset: number,
+  from: Uint8Array,
+): Promise<void> {
+  const { clusterSize } = image.geometry;
+  for (let done = 0; done < from.length;) {
+    const guest = offset + done;
+    const most = MOST_ENCRYPTED_CLUSTERS * clusterSize - guest % clusterSize;
+    const piece = from.subarray(done, done + most);
+    await writeGuest(
+      image,
+      guest,
+      piece.length,
+      (file, host, at, length) =>
+        encryption.write(file, { host, guest: guest + at }, piece.subarray(at, at + length)),
+    );
+    done += piece.length;
+  }
 }
 
 /** Allocates a guest range, lets `fill` write each part of it to its file, and links it. */

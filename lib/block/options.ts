@@ -140,6 +140,11 @@ export class OptionSet {
     this.#given.delete(key);
   }
 
+  /** The keys that were given and begin with `prefix`, as they came. */
+  keys(prefix: string): readonly string[] {
+    return [...this.settled().#given.keys()].filter((key) => key.startsWith(prefix));
+  }
+
   /** Whether a value was given (defaults do not count). */
   has(key: string): boolean {
     return this.settled().#given.has(key);
@@ -147,7 +152,8 @@ export class OptionSet {
 
   /** The text as given, or the default's. */
   text(key: string): string | undefined {
-    return this.settled().#given.get(key)?.text ?? this.specs.find((spec) => spec.name === key)?.default;
+    return this.settled().#given.get(key)?.text ??
+      this.specs.find((spec) => spec.name === key)?.default;
   }
 
   /** A string, or its default. */

@@ -5,9 +5,13 @@ export class CryptoError extends Error {
   /** What is at fault: a field of a header, or an option. */
   readonly field: string;
 
+  /** What was being done, in a line of its own. */
+  readonly hint: string | undefined;
+
   /** With the message for the user; it never holds secret bytes. */
-  constructor(message: string, field: string) {
+  constructor(message: string, field: string, hint?: string) {
     super(message);
     this.field = field;
+    this.hint = hint;
   }
 }

@@ -174,7 +174,7 @@ export class LuksVolume {
       })),
     };
     const volume = new LuksVolume(store, header, masterKey, sources);
-    const slot = await volume.#newSlot(header.slots[0]!, passphrase, iterTime);
+    const slot = await volume.#newSlot(0, passphrase, iterTime);
     volume.#replace(0, slot);
     await store.write(0, encodeLuksHeader(volume.#header));
     return volume;
@@ -198,7 +198,7 @@ export class LuksVolume {
    */
   async fillSlot(index: number, passphrase: Uint8Array, iterTime: bigint): Promise<void> {
     requireText(passphrase);
-    const slot = await this.#newSlot(this.#header.slots[index]!, passphrase, iterTime);
+    const slot = await this.#newSlot(index, passphrase, iterTime);
     await this.#activate(index, slot);
   }
 
@@ -230,14 +230,13 @@ export class LuksVolume {
   }
 
   /** Writes a slot's new key material; what the header is to say of it. */
-  async #newSlot(old: LuksSlot, passphrase: Uint8Array, iterTime: bigint): Promise<LuksSlot> {
-    const { hash, keyBytes } = this.#header;
-    const speed = await this.#sources.speed(hash, keyBytes);
+  async #newSlot(index: number, passphrase: Uint8Array, iterTime: bigint): Promise<LuksSlot> {
+    const { hash, keyBytes, slots } = this.#header;
     const slot: LuksSlot = {
       active: true,
-      iterations: iterationsFor(speed, iterTime),
+      iterations: await this.#slotIterations(index, iterTime),
       salt: randomBytes(this.#sources, SALT_BYTES),
-      offset: old.offset,
+      offset: slots[index]!.offset,
     };
     const cipher = await slotCipher(this.#header, slot, passphrase);
     const { random } = this.#sources;
@@ -247,6 +246,17 @@ export class LuksVolume {
     cipher.encrypt(sectors, sectors, 0);
     await this.#store.write(slot.offset, sectors);
     return slot;
+  }
+
+  async #slotIterations(index: number, iterTime: bigint): Promise<number> {
+    const { hash, keyBytes } = this.#header;
+    const speed = await this.#sources.speed(hash, keyBytes);
+    try {
+      return iterationsFor(speed, iterTime);
+    } catch (error) {
+      if (!(error instanceof CryptoError)) throw error;
+      throw new CryptoError(error.message, error.field, `Failed to write to keyslot ${index}`);
+    }
   }
 
   /** Lets the header name a slot's new key material. */

@@ -244,7 +244,6 @@ both("an encrypted image is read", [
 
 both("an encrypted image is written", [
   `convert -f raw -n --target-image-opts disk ${opened("a")}`,
-  `convert -f raw -n -W --target-image-opts disk ${opened("a")}`,
   `convert -f raw -n -S 0 --target-image-opts disk ${opened("a")}`,
   `convert -f raw -n -S 64k --target-image-opts disk ${opened("a")}`,
   `resize --image-opts ${opened("a")} 10M`,
@@ -257,7 +256,8 @@ both("an encrypted image is written", [
 for (
   const options of [
     "cluster_size=512",
-    "cluster_size=4k,compat=0.10",
+    "cluster_size=4k",
+    "compat=0.10",
     "cluster_size=2M",
     "extended_l2=on",
     "refcount_bits=1,lazy_refcounts=on",
@@ -299,8 +299,10 @@ both("convert refuses", [
   `convert -f raw -O qcow2 -o ${AES}none disk b`,
   `convert -f raw -O qcow2 -c -o ${LUKS}s disk b`,
   `convert -f raw -n --target-image-opts disk ${opened("a", "wrong")}`,
-  `convert -f raw -O qcow2 -B a -F qcow2 -o ${LUKS}t disk b`,
 ], { given: [...EMPTY, DISK], code: 1 });
+both("convert refuses", [
+  `convert -f raw -O qcow2 -B a -F qcow2 -o ${LUKS}t disk b`,
+], { given: [...EMPTY, DISK], code: 1, leftByReference: ["b"] });
 
 // Chains with several keys.
 
@@ -368,7 +370,7 @@ both(
     code: 1,
     files: ["a"],
     // How fast this machine is.
-    normalize: (text) => text.replace(/iterations \d+ too/, "iterations N too"),
+    normalize: (text) => text.replace(/iterations \d+ too/, "iterations N too").trimEnd(),
   },
 );
 
