@@ -16,7 +16,7 @@ import { NO_REPAIRS } from "./check_refcounts.ts";
 import { checkSnapshotTable, repairSnapshotTable } from "./check_snapshots.ts";
 import { updateFeatures } from "./header_writer.ts";
 import type { Qcow2Image } from "./image.ts";
-import { markClean } from "./lazy.ts";
+import { markClean, markedDirty } from "./lazy.ts";
 import { rebuildRefcounts } from "./rebuild.ts";
 import { ReferenceCounts } from "./reference_counts.ts";
 import { countReferences, fileClusters } from "./reference_walk.ts";
@@ -62,31 +62,33 @@ async function checkRefcounts(run: CheckRun): Promise<void> {
   const { image, result } = run;
   const counts = new ReferenceCounts(fileClusters(run), image.refcounts.format.maximum);
   await countReferences(run, counts, run.fixErrors);
-  const compared = run.repairs
-    ? await repairRefcounts(run, counts)
-    : await adoptRefcounts(run, counts, NO_REPAIRS);
-  await checkCopiedFlags(run, counts, compared);
-  result.imageEndOffset = (compared.lastUsed + 1) * image.geometry.clusterSize;
-}
+  const finish = async (compared: ComparedRefcounts) => {
+    await checkCopiedFlags(run, counts, compared);
+    result.imageEndOffset = (compared.lastUsed + 1) * image.geometry.clusterSize;
+  };
+  if (!run.repairs) return await finish(await adoptRefcounts(run, counts, NO_REPAIRS));
 
-async function repairRefcounts(
-  run: CheckRun,
-  counts: ReferenceCounts,
-): Promise<ComparedRefcounts> {
-  const { image, result } = run;
   const before = { ...result };
   const compared = await compareRefcounts(run, counts);
-  if (run.rebuild) {
-    if (!run.fixErrors) {
-      run.report("ERROR need to rebuild refcount structures");
-      throw ImageError.fromErrno("EIO", { file: image.context.filename, field: "refcounts" });
-    }
-    return await rebuildAndRecount(run, counts);
+  if (run.rebuild && !run.fixErrors) {
+    run.report("ERROR need to rebuild refcount structures");
+    throw ImageError.fromErrno("EIO", { file: image.context.filename, field: "refcounts" });
   }
-  if (result.leaks === 0 && result.corruptions === 0) return compared;
-  Object.assign(result, before);
-  const repairs = { leaks: run.fixLeaks, errors: run.fixErrors };
-  return await adoptRefcounts(run, counts, repairs);
+  if (!run.rebuild && result.leaks === 0 && result.corruptions === 0) {
+    return await finish(compared);
+  }
+  const differs = result.leaks > before.leaks || result.corruptions > before.corruptions;
+  const repair = async () => {
+    if (run.rebuild) return await finish(await rebuildAndRecount(run, counts));
+    Object.assign(result, before);
+    const repairs = { leaks: run.fixLeaks, errors: run.fixErrors };
+    await finish(await adoptRefcounts(run, counts, repairs));
+  };
+  // Halfway, counts may be worse than they were: new blocks may take the place of old ones that
+  // only damaged entries lead to. Whoever asked for less than everything gets nothing that raises
+  // counts or moves blocks, and must not get the rest by the next opening.
+  if (run.fixErrors && (differs || run.rebuild) && !image.broken) await markedDirty(image, repair);
+  else await repair();
 }
 
 /** What the new structure made of the old one's damage: references are counted again and compared. */

@@ -7,8 +7,10 @@
 import { reasonText } from "../../lib/block/error.ts";
 import { hex } from "./_check_run.ts";
 import type { CheckRun } from "./_check_run.ts";
+import { Incompatible } from "./_layout.ts";
 import { readPadded } from "./_read.ts";
 import type { ComparedRefcounts } from "./check_refcounts.ts";
+import { hasFeature } from "./header.ts";
 import { writeL1Entry } from "./l1_table.ts";
 import type { ReferenceCounts } from "./reference_counts.ts";
 import { StoredRefcounts } from "./stored_refcounts.ts";
@@ -35,6 +37,10 @@ export async function checkCopiedFlags(
   // everything repaired, that is no reason to write.
   const repair = run.fixErrors ||
     run.fixLeaks && checkErrors === 0 && corruptions === 0 && leaks === 0;
+  // Flags follow counts, on the disk, too; what is marked dirty will be counted anyway.
+  if (repair && !hasFeature(run.image.header, Incompatible.dirty)) {
+    await run.image.refcounts.flush();
+  }
   await new CopiedFlags(run, refcounts, compared, repair).all();
 }
 

@@ -46,6 +46,9 @@ export async function markedDirty(image: Qcow2Image, section: () => Promise<void
       await image.l2.write();
       await image.refcounts.flush();
       if (marks && !image.countsInDoubt) await storeDirty(image, false);
+    } else if (marks && hasFeature(image.header, Incompatible.corrupt)) {
+      // Nobody writes to it any more without having repaired it: the one mark will do.
+      await storeDirty(image, false);
     }
   }
 }

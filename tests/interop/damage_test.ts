@@ -232,6 +232,16 @@ async function assertSameCheck(way: Way, subject: Subject, image: Uint8Array): P
     // In the header that says so, the reference forgets where no snapshots are.
     expected.image.set(actual.image.subarray(64, 72), 64);
   }
+  if (
+    writes && header.hasBitmaps && firstDifference(actual.image, expected.image) !== undefined
+  ) {
+    // Where its bitmaps were stored is free once they are stored anew. If a table of the image lies
+    // there as well, the reference punches a hole into it; qimg lets it be.
+    assertEquals(told(actual), told(expected));
+    const [kept, holed] = [actual.image, expected.image];
+    assert(await corruptions(subject, kept) <= await corruptions(subject, holed));
+    return;
+  }
   assertEqual(actual, expected);
 }
 
@@ -253,13 +263,13 @@ async function assertNoWorse(
     stderr.replaceAll(/^qcow2_free_clusters failed: .*\n/gm, "").split("\n").sort();
   assertEquals([actual.code, lines(actual)], [expected.code, lines(expected)]);
   if (firstDifference(actual.image, expected.image) === undefined) return;
-  const [was, is] = [
-    await checkWith(theirs, "none", subject, before),
-    await checkWith(theirs, "none", subject, actual.image),
-  ];
-  // The bitmaps that could not be stored may be lost.
-  const corruptions = ({ stdout }: Checked) => JSON.parse(stdout).corruptions ?? 0;
-  assert(corruptions(is) <= corruptions(was), is.stderr);
+  assert(await corruptions(subject, actual.image) <= await corruptions(subject, before));
+}
+
+/** How many corruptions the reference counts in an image; no end of them if it cannot even look. */
+async function corruptions(subject: Subject, image: Uint8Array): Promise<number> {
+  const { stdout } = await checkWith(theirs, "none", subject, image);
+  return stdout === "" ? Infinity : JSON.parse(stdout).corruptions ?? 0;
 }
 
 /**
