@@ -10,21 +10,22 @@
  *    written, then the first one, which turns to them.
  * 3. The new header has no use for them: the first one, then they are cleared.
  * 4. Both use them. The new name is written where neither has anything, then a
- *    first sector that has everything of the new header but the table of
- *    feature names (mere words for people) and finds the name there. Now the
- *    later sectors are free: they get what they shall have, then the first
- *    sector turns to them, and the copy of the name is cleared.
+ *    first sector that has everything of the new header and finds the name
+ *    there; the table of feature names (mere words for people) is left out if
+ *    the extensions would not fit otherwise. Now the later sectors are free:
+ *    they get what they shall have, then the first sector turns to them, and
+ *    the copy of the name is cleared.
  *
  * In each case the file holds the old or the new header at every moment, whole
- * and without a trace of the other; between the steps of rule 4 it lacks the
+ * and without a trace of the other; between the steps of rule 4 it may lack the
  * table of feature names, which any later rewrite brings back.
  *
  * What no rule fits is written in one request, and a host that fails in the
- * middle of it may leave a mixture: the new extensions take more than the first
- * sector (with the name of a data file of about 300 bytes, or extensions that
- * this driver does not know), or there is no room for a second name (clusters
- * of 1 KiB or 2 KiB, long names). A process that is killed leaves one or the
- * other even then.
+ * middle of it may leave a mixture: extensions that change and take more than
+ * the first sector (with the name of a data file of about 300 bytes, or ones
+ * that this driver does not know), or names for which there is no room side by
+ * side (long ones in clusters of 1 KiB or 2 KiB). A process that is killed
+ * leaves one or the other even then.
  *
  * @module
  */
@@ -45,13 +46,13 @@ export interface HeaderWrite {
  * The writes that turn `present`, the bytes of cluster 0, into `wanted`, in
  * steps that are to be separated by flushes. None if they are equal.
  *
- * `moved` encodes the new header without feature names and with the backing
- * file name at an offset of its choice.
+ * `moved` encodes the new header with the backing file name at an offset of
+ * our choice, and with feature names or without.
  */
 export function planHeaderRewrite(
   present: Uint8Array,
   wanted: Uint8Array,
-  moved: (nameOffset: number) => Uint8Array,
+  moved: (nameOffset: number, featureNames: boolean) => Uint8Array,
 ): HeaderWrite[][] {
   const changed = changedRuns(present, wanted);
   const [first] = changed;
@@ -74,9 +75,11 @@ export function planHeaderRewrite(
   const free = Math.ceil(Math.max(...[...before, ...after].map(endOf)) / SECTOR) * SECTOR;
   const room = { offset: free, length: name?.length ?? 0 };
   if (endOf(room) <= wanted.length) {
-    const detour = moved(free);
-    const [extensions] = usedBytes(detour);
-    if (endOf(extensions!) <= SECTOR) {
+    for (const featureNames of [true, false]) {
+      const detour = moved(free, featureNames);
+      // Its extensions end in the first sector, or the later ones have them already and keep them.
+      const end = endOf(usedBytes(detour)[0]!);
+      if (!isSame(detour, present, SECTOR, end) || !isSame(detour, wanted, SECTOR, end)) continue;
       const copy = name === undefined ? [] : [pick(detour, room)];
       const clear = { offset: free, bytes: wanted.slice(free, endOf(room)) };
       return [copy, [pick(detour, head)], later, [pick(wanted, head)], name ? [clear] : []]
@@ -102,13 +105,16 @@ function withoutHead({ length }: Run): Run[] {
   return length > SECTOR ? [{ offset: SECTOR, length: length - SECTOR }] : [];
 }
 
+function isSame(a: Uint8Array, b: Uint8Array, from: number, to: number): boolean {
+  for (let i = from; i < to; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
+
 /** Runs of sectors that differ. */
 function changedRuns(present: Uint8Array, wanted: Uint8Array): Run[] {
   const runs: Run[] = [];
   for (let at = 0; at < wanted.length; at += SECTOR) {
-    let same = true;
-    for (let i = at; i < at + SECTOR && same; i++) same = present[i] === wanted[i];
-    if (same) continue;
+    if (isSame(present, wanted, at, at + SECTOR)) continue;
     const last = runs.at(-1);
     if (last !== undefined && endOf(last) === at) {
       runs[runs.length - 1] = { offset: last.offset, length: last.length + SECTOR };

@@ -94,7 +94,8 @@ export async function writeHeader(image: HeaderOwner): Promise<void> {
   const wanted = encodeHeader(header);
   const present = new Uint8Array(wanted.length);
   await readPadded(file, 0, present);
-  const moved = (nameOffset: number) => encodeHeader(header, { featureNames: false, nameOffset });
+  const moved = (nameOffset: number, featureNames: boolean) =>
+    encodeHeader(header, { featureNames, nameOffset });
   for (const [index, step] of planHeaderRewrite(present, wanted, moved).entries()) {
     if (index > 0) await (image.barrier?.() ?? file.flush());
     for (const { offset, bytes } of step) await file.write(offset, bytes);

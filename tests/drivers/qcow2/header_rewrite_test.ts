@@ -41,7 +41,8 @@ function header(changes: Partial<Qcow2Header> = {}): Qcow2Header {
 }
 
 function plan(present: Uint8Array, after: Qcow2Header): HeaderWrite[][] {
-  const moved = (nameOffset: number) => encodeHeader(after, { featureNames: false, nameOffset });
+  const moved = (nameOffset: number, featureNames: boolean) =>
+    encodeHeader(after, { featureNames, nameOffset });
   return planHeaderRewrite(present, encodeHeader(after), moved);
 }
 
@@ -132,6 +133,23 @@ for (const [from, before] of Object.entries(HEADERS)) {
     }
   });
 }
+
+Deno.test("a crash tears no change of the name behind extensions of many sectors", async () => {
+  const unknownExtensions = [{ type: 0x11111111, data: new Uint8Array(1500).fill(5) }];
+  const before = header({ unknownExtensions, backingFile: longName, backingFormat: "raw" });
+  await assertNeverTorn(before, { ...before, backingFile: "x".repeat(1000) });
+  await assertNeverTorn(before, { ...before, backingFile: "" });
+});
+
+Deno.test("extensions that move to other sectors are not passed over on the way", () => {
+  const unknownExtensions = [{ type: 0x11111111, data: new Uint8Array(1500).fill(5) }];
+  const after = header({ unknownExtensions, backingFile: longName, backingFormat: "raw" });
+  // As some other program writes it: without feature names.
+  const present = encodeHeader({ ...after, backingFile: "base" }, { featureNames: false });
+  assertEquals(plan(present, after).map((step) => step.map(({ bytes }) => bytes.length)), [[
+    65536,
+  ]]);
+});
 
 Deno.test("a header that stays as it is is not written", () => {
   const same = header({ backingFile: "base", backingFormat: "raw" });
