@@ -78,6 +78,45 @@ export class PeerData {
     });
   }
 
+  /** 2 GiB, every other MiB with data. */
+  #changed(): Promise<string> {
+    return this.#once("changed.img", (path) => {
+      using file = Deno.openSync(path, { write: true, createNew: true });
+      const random = new RandomBytes(2);
+      const size = 2048 * MiB * this.#scale;
+      file.truncateSync(size);
+      const piece = new Uint8Array(MiB);
+      for (let at = 0; at < size; at += 2 * MiB) writeAt(file, at, random.fill(piece));
+    });
+  }
+
+  /** The same as qcow2. */
+  changedQcow2(): Promise<string> {
+    return this.#once("changed.qcow2", async () => {
+      await this.#reference("convert", "-O", "qcow2", await this.#changed(), "changed.qcow2");
+    });
+  }
+
+  /** An image that holds the same data in front of an empty one, which has to be there as `base`; as `name`. */
+  async copyChangesOf(base: string, name: string): Promise<void> {
+    const original = await this.#once("changes.qcow2", async (path) => {
+      const source = await this.#changed();
+      await this.#reference("create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", path);
+      await this.#reference(
+        ...["convert", "-n", "--target-is-zero", "-f", "raw", "-O", "qcow2", source, path],
+      );
+    });
+    await Deno.copyFile(join(this.#dir, original), join(this.#dir, name));
+  }
+
+  /** An image that holds nothing in front of the same data. */
+  inFrontOfChanged(): Promise<string> {
+    return this.#once("front.qcow2", async (path) => {
+      const behind = await this.changedQcow2();
+      await this.#reference("create", "-q", "-f", "qcow2", "-b", behind, "-F", "qcow2", path);
+    });
+  }
+
   /** 1 TiB with all tables and no data. */
   preallocated(): Promise<string> {
     return this.#once("preallocated.qcow2", async () => {

@@ -30,6 +30,8 @@ interface Row {
   readonly args: (data: PeerData) => Promise<readonly string[]>;
   /** The file that the job changes: it gets a copy of it, as its output, before each run. */
   readonly changes?: (data: PeerData) => Promise<string>;
+  /** Makes what else the job changes, before each run. */
+  readonly prepare?: (data: PeerData) => Promise<void>;
   /** What it is measured against, unless qemu-img with the same arguments. */
   readonly peer?: (data: PeerData) => Promise<readonly string[]>;
   /** Largest ratio of output sizes, where that matters. */
@@ -86,6 +88,19 @@ const ROWS: readonly Row[] = [
     args: async (
       data,
     ) => ["compare", "-f", "raw", await data.programs(), await data.programsCompressed()],
+  },
+  {
+    name: "rebase of an image that gets 1 GiB of data",
+    target: 1.2,
+    changes: (data) => data.inFrontOfChanged(),
+    args: async (data) => ["rebase", "-b", await data.empty("2G"), "-F", "qcow2", OUTPUT],
+  },
+  {
+    name: "commit of 1 GiB of changes",
+    target: 1.2,
+    changes: (data) => data.empty("2G"),
+    prepare: (data) => data.copyChangesOf(OUTPUT, "changes.img"),
+    args: () => Promise.resolve(["commit", "changes.img"]),
   },
   {
     name: "check of a 1 TiB qcow2 with preallocation=metadata",
@@ -185,6 +200,7 @@ class Contest {
     if (row?.changes !== undefined) {
       await copySparse(join(this.#dir, await row.changes(this.#data)), output);
     }
+    await row?.prepare?.(this.#data);
     return await measure(command, { cwd: this.#dir });
   }
 
@@ -197,7 +213,7 @@ class Contest {
     const theirs = await this.#runAfresh(peer, row);
     const output = join(this.#dir, OUTPUT);
     const expected = join(this.#dir, "expected.img");
-    const makesFile = ours.includes(OUTPUT);
+    const makesFile = ours.includes(OUTPUT) || row.changes !== undefined;
     if (makesFile) await Deno.rename(output, expected);
     try {
       const mine = await this.#runAfresh(ours, row);

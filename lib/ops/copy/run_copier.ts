@@ -4,6 +4,7 @@
  * @module
  */
 import type { Allocation } from "../../block/plan.ts";
+import { alignedBytes } from "../../io/aligned_buffer.ts";
 import { BATCHES, CHUNK_SIZE, SLOT_SIZE } from "./job.ts";
 import type { Pace } from "./pace.ts";
 import type { Partner, Run } from "./partner.ts";
@@ -58,7 +59,8 @@ const FULL_BATCH = 1 << 20;
  */
 export class RunCopier implements PieceCopier {
   readonly #options: RunCopierOptions;
-  readonly #chunk = new Uint8Array(CHUNK_SIZE);
+  // What begins on a page the system copies faster.
+  readonly #chunk = alignedBytes(CHUNK_SIZE);
   #whole: Uint8Array | undefined;
   /** What the partner has in hand, by the numbers of the batches. */
   readonly #taken: (Batch | undefined)[] = Array.from({ length: BATCHES });
