@@ -38,10 +38,7 @@ export async function createImage(request: CreateRequest): Promise<void> {
       toolsVersion: parameters.toolsVersion,
     });
   if (!flat && !split) {
-    if (parameters.size > 0) {
-      const { name } = partsOf(request.filename);
-      extents.push(`RW ${parameters.size / SECTOR} SPARSE "${name}"`);
-    }
+    extents.push(`RW ${parameters.size / SECTOR} SPARSE "${partsOf(request.filename).name}"`);
     const text = descriptor();
     if (!fitsEmbedded(text)) throw ImageError.fromErrno("EINVAL", { field: "descriptor" });
     await using file = await request.createBase();
