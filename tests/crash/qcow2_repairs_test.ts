@@ -139,6 +139,37 @@ for (const [name, damage] of Object.entries(DAMAGES)) {
   });
 }
 
+for (
+  const names of [["lost refcounts", "leaks"], ["leaks", "wrong COPIED flags"], [
+    "a lost refcount block",
+  ]]
+) {
+  Deno.test(`crash: half a repair of ${names.join(" and ")} is ended by who opens the image`, async () => {
+    const image = await usedImage();
+    const tags = await contentOf(image);
+    for (const name of names) DAMAGES[name]!(image);
+    const file = new MemoryNode({ filename: "test.qcow2", bytes: image });
+    const journal = new Journal();
+    journal.watch(file);
+    await repair(file);
+    const before = await corruptionsOf(new MemoryNode({ bytes: image }));
+    let halves = 0;
+    await lookAtStates(journal, new Random(SEED), async ([state]) => {
+      const copy = state!.copy();
+      if ((copy.slice(79, 1)[0]! & 1) !== 0) {
+        halves++;
+        await openAndClose(copy);
+        assertEquals(await corruptionsOf(copy), 0);
+      } else {
+        // Without the mark all is as it was, or as it should be.
+        assert([0, before].includes(await corruptionsOf(copy)));
+      }
+      await assertContent(copy, tags);
+    });
+    assert(halves > 0);
+  });
+}
+
 Deno.test("crash: repair of a dirty image when it is opened", async () => {
   const image = await usedImage({ lazy_refcounts: "on" });
   const tags = await contentOf(image);
@@ -148,9 +179,6 @@ Deno.test("crash: repair of a dirty image when it is opened", async () => {
   const file = new MemoryNode({ filename: "test.qcow2", bytes: image });
   const journal = new Journal();
   journal.watch(file);
-  const openAndClose = async (node: MemoryNode) => {
-    await using _node = await open(node, context({ writable: true }));
-  };
   await openAndClose(file);
   await lookAtStates(journal, new Random(SEED), async ([state]) => {
     await assertContent(state!, tags);
@@ -163,6 +191,15 @@ Deno.test("crash: repair of a dirty image when it is opened", async () => {
     await assertContent(again, tags);
   });
 });
+
+async function openAndClose(file: MemoryNode): Promise<void> {
+  await using _node = await open(file, context({ writable: true }));
+}
+
+async function corruptionsOf(file: MemoryNode): Promise<number> {
+  await using node = await open(file.copy());
+  return (await node.checker!.check("none", () => {})).corruptions;
+}
 
 async function contentOf(image: Uint8Array): Promise<Uint32Array> {
   await using node = await open(new MemoryNode({ bytes: image }));
