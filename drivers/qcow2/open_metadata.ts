@@ -11,9 +11,11 @@ import type { DriverContext } from "../../lib/block/driver.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode, NodeChild, NodeLimits } from "../../lib/block/node.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
+import { Incompatible } from "./_layout.ts";
 import { bitmapInfo, readDirectory } from "./bitmap_directory.ts";
 import { imageDetails } from "./details.ts";
 import { encryptionDetails } from "./encryption.ts";
+import { hasFeature } from "./header.ts";
 import { geometryOf, readHeader } from "./header_reader.ts";
 import type { ImageFacts } from "./image.ts";
 import { readRuntimeOptions } from "./runtime_options.ts";
@@ -36,8 +38,10 @@ export async function openMetadata(
   const facts: ImageFacts = { file, context, header, geometry };
   const encrypt = await encryptionDetails(file, header, context);
   const snapshots = await readSnapshotTable(facts);
+  // With a data file there can be none: see `snapshotStore`.
+  const listed = hasFeature(header, Incompatible.dataFile) ? [] : snapshots.entries;
   const bitmaps = (await readDirectory(facts)).map(bitmapInfo);
-  return new MetadataNode(facts, snapshots.entries, bitmaps, encrypt);
+  return new MetadataNode(facts, listed, bitmaps, encrypt);
 }
 
 /** An image whose guest data cannot be reached. */

@@ -261,6 +261,9 @@ function parseCommandLine(command: Command, args: readonly string[]): CommandLin
     const { spec, value } = item;
     const name = names.get(spec);
     if (name === undefined) return "help";
+    if (spec.alone !== undefined && given.some((other) => command.options[other]?.alone)) {
+      throw new UsageError(spec.alone);
+    }
     given.push(name);
     if (value === undefined) options[name] = true;
     else options[name] = spec.parse === undefined ? value : spec.parse(value, options[name]);

@@ -30,6 +30,8 @@ export interface OptionSpec {
    * full, so that they never make one of its abbreviations ambiguous.
    */
   readonly exact?: boolean;
+  /** The usage error, at once, for a second option among those of the command that have one. */
+  readonly alone?: string;
   /**
    * Turns the value into what the command sees. It runs while the command line
    * is being scanned, so an error that it throws stops the scan at once.

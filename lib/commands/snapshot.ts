@@ -1,5 +1,5 @@
 import { applySnapshot, createSnapshot, deleteSnapshot, listSnapshots } from "../ops/snapshot.ts";
-import { type Command, defineCommand, UsageError } from "./_command.ts";
+import { type Command, defineCommand } from "./_command.ts";
 import { snapshotTable } from "./_format.ts";
 import {
   environmentOf,
@@ -12,8 +12,8 @@ import {
   UNTRUSTED,
 } from "./_options.ts";
 
-/** The options of which there may be one. */
-const ACTIONS: ReadonlySet<string> = new Set(["list", "apply", "create", "delete"]);
+/** Of these options there may be one. */
+const ACTION = { alone: "Cannot mix '-l', '-a', '-c', '-d'" } as const;
 
 /** `qimg snapshot`: lists, makes, applies and deletes internal snapshots (cli.md, 8). */
 export const snapshot: Command = defineCommand({
@@ -30,11 +30,13 @@ export const snapshot: Command = defineCommand({
     list: {
       short: "l",
       long: ["list"],
+      ...ACTION,
       help: ["list the snapshots; this is what is done without another action"],
     },
     apply: {
       short: "a",
       long: ["apply"],
+      ...ACTION,
       value: "SNAPSHOT",
       help: [
         "make the disk what it was at this snapshot (an id or a name);",
@@ -44,12 +46,14 @@ export const snapshot: Command = defineCommand({
     create: {
       short: "c",
       long: ["create"],
+      ...ACTION,
       value: "SNAPSHOT",
       help: ["make a snapshot with this name of the disk as it is"],
     },
     delete: {
       short: "d",
       long: ["delete"],
+      ...ACTION,
       value: "SNAPSHOT",
       help: ["delete the first snapshot with this name"],
     },
@@ -64,9 +68,6 @@ export const snapshot: Command = defineCommand({
   },
   async run(ctx) {
     const { format, imageOpts, apply, create, delete: deleted, forceShare } = ctx.options;
-    if (ctx.given.filter((name) => ACTIONS.has(name)).length > 1) {
-      throw new UsageError("Cannot mix '-l', '-a', '-c', '-d'");
-    }
     const image = { filename: onlyImage(ctx.operands), format, imageOptions: imageOpts };
     const environment = environmentOf(ctx, ctx.options);
     const options = { forceShare };

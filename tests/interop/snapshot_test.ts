@@ -209,6 +209,9 @@ sameForEach("snapshot", [
   "snapshot a a",
   "snapshot -l a a",
   "snapshot -l -l a",
+  "snapshot -l -l --zork a",
+  "snapshot -c x -l -a",
+  "snapshot -c x -c",
   "snapshot -l -c x a",
   "snapshot -c x -c y a",
   "snapshot -a one -d one a",
@@ -476,3 +479,14 @@ for (const format of ["luks,encrypt.iter-time=10", "aes"]) {
     ],
   });
 }
+sameForEach("info of a data file's image that says that it has snapshots", [
+  "info a",
+  "info --output=json a",
+  "snapshot -l a",
+], {
+  given: [
+    ...TABLED,
+    patch("a", [79, 1, 4]),
+    { key: "a data file", make: (dir) => Deno.truncate(`${dir}/a`, 0x9000) },
+  ],
+});
