@@ -132,6 +132,21 @@ const JOBS: Readonly<Record<string, Job>> = {
     format: "qcow2",
     result: "new.raw",
   },
+  "commit": {
+    args: ["commit", "-d", "-r", RATE, "front"],
+    target: "target",
+    prepare: async (cwd) => {
+      await useQimg(["convert", "-O", "qcow2", "-o", "cluster_size=4k", "old.raw", "target"], {
+        cwd,
+      });
+      await useQimg(["create", "-q", "-f", "qcow2", "-b", "target", "-F", "qcow2", "front"], {
+        cwd,
+      });
+      await useQimg(["convert", "-n", "-O", "qcow2", "new.raw", "front"], { cwd });
+    },
+    format: "qcow2",
+    result: "new.raw",
+  },
   "dd": {
     args: ["dd", "-O", "qcow2", "bs=8k", "if=new.raw", "of=target"],
     target: "target",
@@ -169,11 +184,11 @@ for (const [name, job] of Object.entries(JOBS)) {
       const random = new Random(SEED);
       await using dir = await folder(random);
       const { path: cwd } = dir;
-      const before = await hashes(dir, job.target);
       let caught = 0;
       // A fast machine may be through before it is caught.
       for (let round = 0; round < ROUNDS || (caught === 0 && round < 20); round++) {
         await job.prepare?.(cwd);
+        const before = await hashes(dir, job.target);
         const process = startQimg(job.args, cwd);
         if (job.prepare === undefined) {
           await untilWritten(dir.file(job.target), random.below(DATA / 2), process);

@@ -58,6 +58,25 @@ Deno.test("snapshot needs one folder, and to list them only permission to read",
   assertStringIncludes(await use(dir, "check a.qcow2"), "No errors were found");
 });
 
+Deno.test("rebase and commit need one folder", async () => {
+  await using dir = await tempDir();
+  await makeDisk(dir.file("disk"));
+  await use(dir, "convert -f raw -O qcow2 disk base");
+  await use(dir, "create -q -f qcow2 empty 3M");
+  await use(dir, "create -q -f qcow2 -b base -F qcow2 top");
+  await use(dir, "rebase -b empty -F qcow2 top");
+  await use(dir, "rebase -u -b empty -F qcow2 top");
+  assertEquals(await use(dir, "compare -f raw disk top"), "Images are identical.\n");
+  assertEquals(await use(dir, "commit top"), "Image committed.\n");
+  assertEquals(await use(dir, "compare -f raw disk empty"), "Images are identical.\n");
+  assertStringIncludes(await use(dir, "check top"), "No errors were found");
+  await use(dir, "create -q -f raw base.raw 1M");
+  await use(dir, "create -q -f qcow2 -b base.raw -F raw over 3M");
+  await use(dir, "convert -n -f raw -O qcow2 disk over");
+  assertEquals(await use(dir, "commit -d over"), "Image committed.\n");
+  assertEquals(await sha256(dir.file("base.raw")), await sha256(dir.file("disk")));
+});
+
 Deno.test("convert, compare and dd need one folder", async () => {
   await using dir = await tempDir();
   await makeDisk(dir.file("disk"));

@@ -158,13 +158,19 @@ export class Writer {
   async allocate(offset: number, length: number, begin: number): Promise<Allocation | null> {
     const { allocator } = this.target;
     if (allocator === undefined) return null;
+    let allocation: Allocation | null;
     try {
-      const allocation = await allocator.allocate(offset, length);
-      if (allocation !== null) await this.#limit?.take(allocation.length);
-      return allocation;
+      allocation = await allocator.allocate(offset, length);
     } catch (error) {
       throw this.#failure(error, begin);
     }
+    try {
+      if (allocation !== null) await this.#limit?.take(allocation.length);
+    } catch (reason) {
+      await allocation?.abandon();
+      throw reason;
+    }
+    return allocation;
   }
 
   /**
