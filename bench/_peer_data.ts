@@ -68,6 +68,36 @@ export class PeerData {
     });
   }
 
+  #encrypted(name: string, options: string): Promise<string> {
+    return this.#once(name, () =>
+      this.#reference(
+        ...["create", "-q", "--object", "secret,id=key,data=passphrase", "-f", "qcow2", "-o"],
+        ...[`encrypt.format=luks,encrypt.key-secret=key${options}`, name],
+        String(512 * MiB * this.#scale),
+      ));
+  }
+
+  /** An empty encrypted qcow2 for them, which opens at once. */
+  encryptedEmpty(): Promise<string> {
+    return this.#encrypted("encrypted_empty.qcow2", ",encrypt.iter-time=10");
+  }
+
+  /** An encrypted qcow2 that takes two seconds to open. */
+  hardToOpen(): Promise<string> {
+    return this.#encrypted("hard.qcow2", ",encrypt.iter-time=2000");
+  }
+
+  /** The same as encrypted qcow2. */
+  programsEncrypted(): Promise<string> {
+    return this.#once("programs_encrypted.qcow2", async () => {
+      await this.#reference(
+        ...["convert", "--object", "secret,id=key,data=passphrase", "-f", "raw", "-O", "qcow2"],
+        ...["-o", "encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10"],
+        ...[await this.programs(), "programs_encrypted.qcow2"],
+      );
+    });
+  }
+
   /** The same as compressed qcow2. */
   programsCompressed(): Promise<string> {
     return this.#once("programs.qcow2", async () => {
