@@ -462,3 +462,45 @@ sameForEach("what cannot be opened", ["bitmap --add a new"], {
   files: ["a"],
   code: 1,
 });
+
+sameForEach("option lists", [
+  "bitmap --image-opts --add driver=qcow2,file.filename=a new",
+  "bitmap --image-opts --remove driver=qcow2,file.driver=file,file.filename=a one",
+  'bitmap --merge fine -b json:{"driver":"qcow2","file.filename":"b"} a one',
+], { given: [...given(""), img("convert --bitmaps -O qcow2 a b")], files: ["a"], code: 0 });
+sameForEach("option lists", [
+  "bitmap --image-opts -f qcow2 --add driver=qcow2,file.filename=a new",
+  "bitmap --image-opts --add driver=zork,file.filename=a new",
+  "bitmap --image-opts --add a new",
+  "bitmap --object secret --add a new",
+  "bitmap --object zork,id=x --add a new",
+], { given: given(""), files: ["a"], code: 1 });
+
+const SECRET = ["--object", "secret,id=s,data=geheim"];
+for (const [format, slots] of [["luks", ",encrypt.iter-time=10"], ["aes", ""]] as const) {
+  const options = `encrypt.format=${format},encrypt.key-secret=s${slots}`;
+  const named = "driver=qcow2,file.filename=a,encrypt.key-secret=s";
+  const encrypted: readonly Given[] = [
+    img(["create", ...SECRET, "-f", "qcow2", "-o", options, "a", "2M"]),
+    img(["bitmap", ...SECRET, "--add", "--image-opts", named, "old"]),
+  ];
+  for (
+    const [action, code] of [[["--add"], 0], [["--add", "--merge", "old"], 0], [
+      ["--clear"],
+      1,
+    ]] as const
+  ) {
+    same(`an image encrypted with ${format}: bitmap ${action.join(" ")}`, {
+      given: encrypted,
+      run: ["bitmap", ...SECRET, ...action, "--image-opts", named, "new"],
+      files: ["a"],
+      code,
+    });
+  }
+  same(`an image encrypted with ${format}, without its key`, {
+    given: encrypted,
+    run: "bitmap --add a new",
+    files: ["a"],
+    code: 1,
+  });
+}
