@@ -28,6 +28,7 @@ const NETWORK_DRIVER = /^(?:nbd|https?|ftps?|ssh|rbd|iscsi|nfs|gluster)/;
 /** Keys of options that name a driver, an address, or say that a node is not to be written, at any depth. */
 const DRIVER_KEY = /(?:^|\.)driver$/;
 const ADDRESS_KEY = /(?:^|\.)(?:url|server\..*|host|port|path)$/;
+const FILE_KEY = /(?:^|\.)filename$/;
 const READ_ONLY_KEY = /(?:^|\.)read-only$/;
 
 /** What may be given up. */
@@ -98,8 +99,9 @@ function readsEverywhere(): boolean {
 /** Whether Deno opens the file of this name only for a process with all permissions. */
 function isGuarded(name: string): boolean {
   if (Deno.build.os === "windows") return false;
-  // Whatever the key: a value that is no path does no harm.
-  return isGuardedFile(name) || optionsIn(name).some(([, value]) => isGuardedFile(value));
+  const isGuardedValue = ([key, value]: readonly [string, string]) =>
+    FILE_KEY.test(key) && isGuardedFile(value);
+  return isGuardedFile(name) || optionsIn(name).some(isGuardedValue);
 }
 
 function isGuardedFile(name: string): boolean {

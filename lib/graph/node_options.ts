@@ -15,16 +15,23 @@ export const JSON_PREFIX = "json:";
 const ID = /^[A-Za-z][A-Za-z0-9._-]*$/;
 const ID_HINT = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.";
 
+/** What there is under a key and under those that begin with it and a dot. */
+interface Branch {
+  value?: JsonData;
+  below?: Map<string, Branch>;
+}
+
 /**
  * Options of a node by their keys. Those of the nodes below it have the name of the child and a dot in
  * front: `file.filename`. Whoever opens a node takes out what it knows; what is left nobody wants.
  */
 export class NodeOptions {
-  readonly #values: Map<string, JsonData>;
+  /** A tree: with plain keys a child of a child of a child would be looked at over and over. */
+  #root: Branch = {};
 
   /** Options with these keys and values. */
   constructor(values: Iterable<readonly [string, JsonData]> = []) {
-    this.#values = new Map(values);
+    for (const [key, value] of values) this.set(key, value);
   }
 
   /**
@@ -65,76 +72,125 @@ export class NodeOptions {
       });
     }
     if (!isObject(data)) throw new ImageError("Invalid JSON object given", { errno: "EINVAL" });
-    const flat = new Map<string, JsonData>();
-    flatten(data, "", flat);
-    return new NodeOptions(flat);
+    const options = new NodeOptions();
+    plant(data, options.#root);
+    return options;
   }
 
-  /** How many there are. */
-  get size(): number {
-    return this.#values.size;
+  /** Whether there are none. */
+  get isEmpty(): boolean {
+    return this.#root.below === undefined;
   }
 
   /** The keys in the order in which the reference comes to them. */
   get keys(): string[] {
-    return hashOrder(this.#values.keys());
+    return hashOrder(Array.from(this.#entries(), ([key]) => key));
   }
 
   /** Whether there is an option of this key, whatever its value. */
   has(key: string): boolean {
-    return this.#values.has(key);
+    return this.get(key) !== undefined;
   }
 
   /** The value as given. */
   get(key: string): JsonData | undefined {
-    return this.#values.get(key);
+    return this.#find(key)?.value;
   }
 
   /** The value if it is a text. */
   text(key: string): string | undefined {
-    const value = this.#values.get(key);
+    const value = this.get(key);
     return typeof value === "string" ? value : undefined;
   }
 
   /** Whether a flag is on, as far as can be said before its value is checked. */
   isOn(key: string): boolean {
-    const value = this.#values.get(key);
+    const value = this.get(key);
     return value === true || ["on", "yes", "true", "y"].includes(String(value));
   }
 
   /** Sets a value. */
   set(key: string, value: JsonData): void {
-    this.#values.set(key, value);
+    branchAt(this.#root, key).value = value;
   }
 
   /** Forgets a value. */
   delete(key: string): void {
-    this.#values.delete(key);
+    const branch = this.#find(key);
+    if (branch === undefined) return;
+    delete branch.value;
+    this.#prune(key);
   }
 
   /** Takes over those of other options whose keys are not here. */
   addMissing(others: NodeOptions): void {
-    for (const [key, value] of others.#values) {
-      if (!this.#values.has(key)) this.#values.set(key, value);
+    for (const [key, value] of others.#entries()) {
+      if (!this.has(key)) this.set(key, value);
     }
   }
 
   /** Takes out the options of a child, and answers with them. */
   takeChild(name: string): NodeOptions {
-    const prefix = `${name}.`;
     const child = new NodeOptions();
-    for (const [key, value] of this.#values) {
-      if (!key.startsWith(prefix)) continue;
-      child.#values.set(key.slice(prefix.length), value);
-      this.#values.delete(key);
-    }
+    const branch = this.#find(name);
+    if (branch?.below === undefined) return child;
+    child.#root = { below: branch.below };
+    delete branch.below;
+    this.#prune(name);
     return child;
   }
 
   /** Another set of the same options. */
   copy(): NodeOptions {
-    return new NodeOptions(this.#values);
+    return new NodeOptions(this.#entries());
   }
+
+  #find(key: string): Branch | undefined {
+    let branch: Branch | undefined = this.#root;
+    for (const part of key.split(".")) {
+      branch = branch.below?.get(part);
+      if (branch === undefined) return undefined;
+    }
+    return branch;
+  }
+
+  /** Removes the branches on the way to a key that hold nothing any more. */
+  #prune(key: string): void {
+    const parts = key.split(".");
+    const path = [this.#root];
+    for (const part of parts) path.push(path.at(-1)!.below!.get(part)!);
+    for (let depth = parts.length; depth > 0; depth--) {
+      const { value, below } = path[depth]!;
+      if (value !== undefined || below !== undefined) return;
+      const parent = path[depth - 1]!;
+      parent.below!.delete(parts[depth - 1]!);
+      if (parent.below!.size === 0) delete parent.below;
+    }
+  }
+
+  /** All keys and values; keys may be longer than the stack is deep. */
+  *#entries(): Generator<[string, JsonData]> {
+    const open: [path: string | undefined, branch: Branch][] = [[undefined, this.#root]];
+    while (open.length > 0) {
+      const [path, { value, below = new Map<string, Branch>() }] = open.pop()!;
+      if (value !== undefined) yield [path!, value];
+      for (const [part, branch] of Array.from(below).reverse()) {
+        open.push([path === undefined ? part : `${path}.${part}`, branch]);
+      }
+    }
+  }
+}
+
+/** The branch of a key, grown if it is not there. */
+function branchAt(root: Branch, key: string): Branch {
+  let branch = root;
+  for (const part of key.split(".")) {
+    branch.below ??= new Map();
+    let next = branch.below.get(part);
+    if (next === undefined) branch.below.set(part, next = {});
+    branch = next;
+  }
+  return branch;
 }
 
 function requireIdentifier(key: string, value: string): void {
@@ -155,19 +211,18 @@ function isList(data: JsonData): data is readonly JsonData[] {
 }
 
 /** Its depth is bounded by that of JSON texts. What is nested counts more than what is dotted. */
-function flatten(data: JsonObject, prefix: string, flat: Map<string, JsonData>): void {
+function plant(data: JsonObject, root: Branch): void {
   const nested: (readonly [string, JsonObject])[] = [];
   for (const [key, value] of data) {
-    const path = prefix + key;
     if (isObject(value) && value.size > 0) {
-      nested.push([path, value]);
+      nested.push([key, value]);
     } else if (isList(value) && value.length > 0) {
-      nested.push([path, new Map(value.map((item, i) => [String(i), item]))]);
+      nested.push([key, new Map(value.map((item, i) => [String(i), item]))]);
     } else {
-      flat.set(path, value);
+      branchAt(root, key).value = value;
     }
   }
-  for (const [path, value] of nested) flatten(value, `${path}.`, flat);
+  for (const [key, value] of nested) plant(value, branchAt(root, key));
 }
 
 /** An option's value as the text that it would be in a list; `undefined` where it is none. */

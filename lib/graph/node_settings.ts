@@ -6,6 +6,7 @@
 import { ImageError } from "../block/error.ts";
 import type { OpenMode } from "../block/mode.ts";
 import { OptionSet, type OptionSpec } from "../block/options.ts";
+import { hashOrder } from "../bytes/json.ts";
 import { type NodeOptions, valueText } from "./node_options.ts";
 
 const DRIVER = "driver";
@@ -137,14 +138,21 @@ function invalid(message: string, field: string): ImageError {
  * so. The values are checked when the first of them is asked for.
  */
 export function takeOptions(options: NodeOptions, specs: readonly OptionSpec[]): OptionSet {
-  const pairs: [string, string][] = [];
-  const taken = new Set(specs.map((spec) => spec.name));
-  const prefixes = specs.map((spec) => spec.name).filter((name) => name.endsWith("."));
-  for (const key of options.keys) {
-    if (!taken.has(key) && !prefixes.some((prefix) => key.startsWith(prefix))) continue;
-    const text = valueText(options.get(key)!);
-    if (text !== undefined) pairs.push([key, text]);
-    options.delete(key);
+  const texts = new Map<string, string>();
+  const take = (from: NodeOptions, key: string, shown: string) => {
+    const value = from.get(key);
+    const text = value === undefined ? undefined : valueText(value);
+    if (text !== undefined) texts.set(shown, text);
+    from.delete(key);
+  };
+  for (const { name } of specs) {
+    if (!name.endsWith(".")) {
+      take(options, name, name);
+      continue;
+    }
+    const child = options.takeChild(name.slice(0, -1));
+    for (const key of child.keys) take(child, key, name + key);
   }
+  const pairs = hashOrder(texts.keys()).map((key) => [key, texts.get(key)!] as const);
   return OptionSet.unchecked(specs, pairs);
 }

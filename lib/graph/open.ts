@@ -126,7 +126,12 @@ export async function reopenBacking(
   const link = image.backing!;
   const before = link.node!;
   const origin = originOf(before);
-  if (origin === undefined) throw new Error("only what was opened here can be opened again");
+  if (origin === undefined) {
+    throw new ImageError("A backing file that others use by its name cannot become writable", {
+      errno: "ENOTSUP",
+      file: before.filename,
+    });
+  }
   link.attach(null);
   await before[Symbol.asyncDispose]();
   // That nobody named the format was told when it was opened for the first time, if it mattered.

@@ -97,7 +97,9 @@ export async function openTree(
       errno: "ELOOP",
     });
   }
-  const origin: Origin = { filename: request.filename, options: options.copy() };
+  const origin: Origin | undefined = request.as === "image"
+    ? { filename: request.filename, options: options.copy() }
+    : undefined;
   let { filename } = request;
   if (filename?.startsWith(JSON_PREFIX)) {
     options.addMissing(NodeOptions.fromJson(filename));
@@ -115,7 +117,7 @@ export async function openTree(
   const node = isProtocol
     ? await openProtocolNode(opened, protocol, inherited, around)
     : await openFormatNode(opened, format, inherited, around);
-  if (request.as === "image") origins.set(node, origin);
+  if (origin !== undefined) origins.set(node, origin);
   return node;
 }
 
@@ -234,7 +236,7 @@ async function openFile(
   const reference = options.text(FILE);
   const child = options.takeChild(FILE);
   options.delete(FILE);
-  if (reference === undefined && filename === undefined && child.size === 0) return undefined;
+  if (reference === undefined && filename === undefined && child.isEmpty) return undefined;
   return await openChild(
     reference,
     { filename, options: child, as: "file", depth: depth + 1 },
@@ -251,7 +253,7 @@ async function openChild(
   around: Surroundings,
 ): Promise<BlockNode> {
   if (reference === undefined) return await openTree(request, inherited, around);
-  if (request.filename !== undefined || request.options.size > 0) {
+  if (request.filename !== undefined || !request.options.isEmpty) {
     throw new ImageError(
       "Cannot reference an existing block device with additional options or a new filename",
       { errno: "EINVAL" },
@@ -328,7 +330,6 @@ class FormatImage {
     const node = await inWords(this.#file, () => driver.open(this.#file, own, context));
     try {
       own.settled();
-      this.#shown.text = describeFormat(node, { strong, backing: undefined });
       const backing = await this.#attachBacking(node, noBacking);
       this.#shown.text = describeFormat(node, { strong, backing });
       refuseOthers(options, `Block format '${driver.name}' does not support`);
@@ -349,7 +350,7 @@ class FormatImage {
 
   async #openChild(name: ChildRole): Promise<BlockNode | undefined> {
     const { reference, options } = this.#takeChild(name);
-    if (reference === undefined && options.size === 0) return undefined;
+    if (reference === undefined && options.isEmpty) return undefined;
     const { mode } = this.#settings;
     const node = await openChild(
       reference,
@@ -374,7 +375,7 @@ class FormatImage {
     if (mode.metadataOnly || mode.noBacking) return undefined;
     if (noBacking) return stored === "" ? undefined : null;
     const { reference, options } = this.#takeChild(BACKING);
-    const isImplicit = reference === undefined && options.size === 0;
+    const isImplicit = reference === undefined && options.isEmpty;
     if (isImplicit && stored === "") return undefined;
     const filename = reference !== undefined || options.has(`${FILE}.${FILENAME}`)
       ? undefined
@@ -415,7 +416,7 @@ class FormatImage {
     if (name === "") return undefined;
     const gate = gateOf(this.#around.environment);
     try {
-      gate.pass({ role: BACKING, filename: name, image: node.filename });
+      gate.pass({ role: BACKING, filename: name, image: this.#shown.text });
     } catch (error) {
       throw ofBacking(error);
     }
