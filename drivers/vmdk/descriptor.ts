@@ -6,7 +6,7 @@
  * @module
  */
 import { ImageError } from "../../lib/block/error.ts";
-import { DESCRIPTOR_AREA, SECTOR } from "./_layout.ts";
+import { DESCRIPTOR_AREA, NO_PARENT, SECTOR } from "./_layout.ts";
 
 /** What an extent line says. */
 export interface ExtentLine {
@@ -169,40 +169,58 @@ function scanExtentLine(line: string): ScannedLine | undefined {
   };
 }
 
-/** A content id for whatever is there now: random, and always of eight digits, so that texts keep their length. */
-export function newContentId(): number {
+/**
+ * A content id for whatever is there now: random, and of a given number of hexadecimal digits, so that texts
+ * can keep their length.
+ */
+export function newContentId(digits = 8): number {
+  const lowest = 16 ** (digits - 1);
   const [random] = crypto.getRandomValues(new Uint32Array(1));
-  const id = random! % 0xf0000000 + 0x10000000;
-  return id >= 0xfffffffe ? 0xfffffffd : id;
+  const id = lowest + random! % (lowest * 15);
+  // All bits set mean that there is no parent.
+  return Math.min(id, NO_PARENT - 2);
+}
+
+/** A descriptor with another content id. */
+export interface ChangedDescriptor {
+  /** Its bytes, padded with NULs to whole sectors. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The content id. */
+  readonly cid: number;
 }
 
 /**
- * The descriptor in `area` with another content id, padded with NULs to whole sectors.
+ * The descriptor in `area` with another content id of as many digits, so that nothing else changes. One
+ * that has no such id gets what the reference would make of it.
  *
  * @throws {ImageError} a bare `EINVAL` if there is no parent's id behind it.
  */
-export function withContentId(
-  area: Uint8Array,
-  id: number,
-  file: string,
-): Uint8Array<ArrayBuffer> {
+export function changeContentId(area: Uint8Array, file: string): ChangedDescriptor {
   const end = area.indexOf(0);
   const text = area.subarray(0, end < 0 ? area.length : end);
   const rest = find(text, "parentCID");
   if (rest < 0) throw ImageError.fromErrno("EINVAL", { file, field: "parentCID" });
-  const changed = new Uint8Array(Math.ceil(area.length / SECTOR) * SECTOR);
-  changed.set(area);
+  const bytes = new Uint8Array(Math.ceil(area.length / SECTOR) * SECTOR);
+  bytes.set(area);
   const key = find(text, "CID=");
-  if (key < 0) return changed;
+  if (key < 0) return { bytes, cid: newContentId() };
   const start = key + "CID=".length;
-  const line = new TextEncoder().encode(`${id.toString(16)}\n`);
+  const old = /^[0-9a-fA-F]*/.exec(new TextDecoder().decode(text.subarray(start, start + 9)))![0];
+  if (old.length >= 1 && old.length <= 8) {
+    let cid: number;
+    do cid = newContentId(old.length); while (cid === Number.parseInt(old, 16));
+    bytes.set(new TextEncoder().encode(cid.toString(16)), start);
+    return { bytes, cid };
+  }
+  const cid = newContentId();
+  const line = new TextEncoder().encode(`${cid.toString(16)}\n`);
   const tail = text.subarray(rest);
   const length = start + line.length + tail.length;
-  if (length > changed.length) throw ImageError.fromErrno("EFBIG", { file, field: "CID" });
-  changed.set(line, start);
-  changed.set(tail, start + line.length);
-  changed.fill(0, length, Math.max(text.length, length));
-  return changed;
+  if (length > bytes.length) throw ImageError.fromErrno("EFBIG", { file, field: "CID" });
+  bytes.set(line, start);
+  bytes.set(tail, start + line.length);
+  bytes.fill(0, length, Math.max(text.length, length));
+  return { bytes, cid };
 }
 
 function find(bytes: Uint8Array, word: string): number {
@@ -232,11 +250,7 @@ export interface DescriptorFields {
   readonly toolsVersion: string;
 }
 
-/**
- * The text of a new descriptor (section 8 of the format's reference).
- *
- * @throws {ImageError} `EINVAL` if it does not fit where descriptors lie.
- */
+/** The text of a new descriptor (section 8 of the format's reference). */
 export function newDescriptor(fields: DescriptorFields): Uint8Array<ArrayBuffer> {
   const heads = fields.adapterType === "ide" ? 16 : 255;
   const cylinders = Math.floor(fields.size / (63 * heads * SECTOR));
@@ -261,8 +275,7 @@ export function newDescriptor(fields: DescriptorFields): Uint8Array<ArrayBuffer>
     `ddb.toolsVersion = "${fields.toolsVersion}"`,
     "",
   ];
-  const bytes = new TextEncoder().encode(lines.join("\n"));
-  return bytes;
+  return new TextEncoder().encode(lines.join("\n"));
 }
 
 /** Whether a descriptor fits into the header of a sparse file. */

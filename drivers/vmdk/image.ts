@@ -4,7 +4,7 @@ import { Mutex } from "../../lib/block/mutex.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import { readPadded } from "../../lib/block/read_padded.ts";
 import { DESCRIPTOR_AREA, MAX_REWRITTEN_DESCRIPTOR, SECTOR } from "./_layout.ts";
-import { newContentId, withContentId } from "./descriptor.ts";
+import { changeContentId } from "./descriptor.ts";
 import type { DiskExtent } from "./extent.ts";
 
 /** What is known of an image once it is open. */
@@ -82,14 +82,12 @@ export class VmdkImage {
     if (this.#isMarked) return;
     await this.lock.run(async () => {
       if (this.#isMarked) return;
-      const cid = newContentId();
-      await this.#writeContentId(cid);
-      this.cid = cid;
+      this.cid = await this.#changeContentId();
       this.#isMarked = true;
     });
   }
 
-  async #writeContentId(cid: number): Promise<void> {
+  async #changeContentId(): Promise<number> {
     const { file, descriptorAt, context } = this.facts;
     const length = descriptorAt === 0 ? file.length : DESCRIPTOR_AREA;
     if (length > MAX_REWRITTEN_DESCRIPTOR) {
@@ -98,7 +96,7 @@ export class VmdkImage {
     }
     const before = new Uint8Array(length);
     await readPadded(file, descriptorAt, before);
-    const after = withContentId(before, cid, file.filename);
+    const { bytes: after, cid } = changeContentId(before, file.filename);
     // Only sectors that change: as a rule that is one, which a crash cannot tear.
     for (let at = 0; at < after.length; at += SECTOR) {
       const sector = after.subarray(at, at + SECTOR);
@@ -109,6 +107,7 @@ export class VmdkImage {
       await file.resize(after.length, "off");
     }
     await this.barrier(file);
+    return cid;
   }
 
   /**
