@@ -6,14 +6,15 @@
  */
 import type { InfoValue } from "../../lib/block/capabilities.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
+import type { DataEncryption } from "../../lib/block/encrypted_data.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
+import { inImage, passphraseOf } from "../../lib/block/passphrase.ts";
 import { CryptoError } from "../../lib/crypto/error.ts";
 import type { LuksStore } from "../../lib/crypto/luks.ts";
 import { UNTRUSTED } from "./_layout.ts";
 import { readPadded } from "./_read.ts";
-import type { DataEncryption } from "./encryption_data.ts";
 import type { Qcow2Header } from "./header.ts";
 
 const PREFIX = "encrypt.";
@@ -99,8 +100,14 @@ export async function openEncryption(
   const old = header.cryptMethod === 1;
   // Damage comes before the question for a key.
   if (!old) cryptoHeader(header, context.filename);
-  const passphrase = passphraseOf(options.string("encrypt.key-secret"), context);
-  const { oldEncryption, luksEncryption } = await import("./encryption_data.ts");
+  const passphrase = passphraseOf(
+    options.string("encrypt.key-secret"),
+    context,
+    "encrypt.key-secret",
+  );
+  const { oldEncryption, luksEncryption } = await import(
+    "../../lib/block/encrypted_data.ts"
+  );
   return await inImage(context.filename, async () => {
     if (old) return await oldEncryption(passphrase);
     const { LuksVolume } = await import("../../lib/crypto/luks.ts");
@@ -136,45 +143,4 @@ function cryptoHeader({ cryptoHeader: place }: Qcow2Header, filename: string) {
     file: filename,
     field: "crypto header",
   });
-}
-
-/**
- * The passphrase that a secret holds.
- *
- * @throws {ImageError} if none is named, there is none, or it is no text.
- */
-export function passphraseOf(
-  id: string | undefined,
-  { filename, secret }: Pick<DriverContext, "filename" | "secret">,
-): Uint8Array {
-  const refuse = (message: string) =>
-    new ImageError(message, { errno: "EINVAL", file: filename, field: "encrypt.key-secret" });
-  if (id === undefined) throw refuse("Parameter 'encrypt.key-secret' is required for cipher");
-  const bytes = secret(id);
-  try {
-    new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    throw refuse(`Data from secret ${id} is not valid UTF-8`);
-  }
-  return bytes;
-}
-
-/** Runs a step whose {@linkcode CryptoError}s are of an image. */
-export function inImage<T>(filename: string, step: () => T): T {
-  const inWords = (error: unknown): never => {
-    if (!(error instanceof CryptoError)) throw error;
-    throw new ImageError(error.message, {
-      errno: "EINVAL",
-      file: filename,
-      field: error.field,
-      hint: error.hint,
-    });
-  };
-  let result: T;
-  try {
-    result = step();
-  } catch (error) {
-    return inWords(error);
-  }
-  return result instanceof Promise ? result.catch(inWords) as T : result;
 }

@@ -6,8 +6,8 @@
  */
 import { ImageError } from "../../lib/block/error.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
+import { inImage, passphraseOf } from "../../lib/block/passphrase.ts";
 import { amendKeySlots } from "../../lib/crypto/luks_amend.ts";
-import { inImage, passphraseOf } from "./encryption.ts";
 import type { Qcow2Image } from "./image.ts";
 
 /**
@@ -34,7 +34,7 @@ export async function amendEncryption(
   }
   const secret = (key: string) => {
     const id = options.string(`encrypt.${key}`);
-    return id === undefined ? undefined : () => passphraseOf(id, context);
+    return id === undefined ? undefined : () => passphraseOf(id, context, `encrypt.${key}`);
   };
   await inImage(context.filename, () =>
     amendKeySlots(volume, {

@@ -4,10 +4,11 @@
  * @module
  */
 import type { DriverContext } from "../../lib/block/driver.ts";
+import { inImage, passphraseOf } from "../../lib/block/passphrase.ts";
 import { masterKeyBytes } from "../../lib/crypto/algorithms.ts";
 import { DEFAULT_ITER_TIME, type LuksParameters } from "../../lib/crypto/luks.ts";
 import { luksLayout } from "../../lib/crypto/luks_header.ts";
-import { inImage, luksStore, passphraseOf } from "./encryption.ts";
+import { luksStore } from "./encryption.ts";
 import type { EncryptionRequest } from "./encryption_options.ts";
 import type { Qcow2Header } from "./header.ts";
 import type { Qcow2Image } from "./image.ts";
@@ -31,7 +32,7 @@ export async function planEncryption(
   request: EncryptionRequest,
   context: Pick<DriverContext, "filename" | "secret">,
 ): Promise<EncryptionPlan> {
-  const passphrase = passphraseOf(request.secret, context);
+  const passphrase = passphraseOf(request.secret, context, "encrypt.key-secret");
   if (request.format === "aes") return { method: 1, passphrase };
   const luks: LuksParameters = {
     ...request.luks,

@@ -15,7 +15,7 @@ import { readPadded } from "./_read.ts";
 import type { Step } from "./amend_progress.ts";
 import { Kind, kindOf, offsetOf } from "./cluster_entry.ts";
 import { hex, signalCorruption } from "./corruption.ts";
-import type { DataPlace } from "./encryption_data.ts";
+import type { DataPlace } from "../../lib/block/encrypted_data.ts";
 import type { Qcow2Image } from "./image.ts";
 import { COPIED_HIGH, EntryTable } from "./table.ts";
 

@@ -1,5 +1,6 @@
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
+import type { DataEncryption } from "../../lib/block/encrypted_data.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import { Mutex } from "../../lib/block/mutex.ts";
 import { Incompatible } from "./_layout.ts";
@@ -7,7 +8,6 @@ import { hasFeature, type Qcow2Header } from "./header.ts";
 import { EntryTable } from "./table.ts";
 import { Refcounts } from "./allocation.ts";
 import { PackedReader } from "./compressed.ts";
-import type { DataEncryption } from "./encryption_data.ts";
 import { L2Tables } from "./l2_tables.ts";
 import { OverlapGuard } from "./overlap.ts";
 import { PendingRuns } from "./pending.ts";

@@ -190,10 +190,11 @@ export class Qcow2Node implements BlockNode {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    const { file, dataFile, backing } = this.#image;
+    const { file, dataFile, backing, encryption } = this.#image;
     // Everything is closed, whatever fails on the way; the first failure is told.
     const steps = [
       () => this.#finish(),
+      () => encryption?.[Symbol.dispose](),
       () => backing?.[Symbol.asyncDispose](),
       () => dataFile === file ? undefined : dataFile[Symbol.asyncDispose](),
       () => file[Symbol.asyncDispose](),

@@ -66,6 +66,7 @@ export async function openImage(
     await repairDirty(image, repair);
     return { image, bitmaps, encrypt };
   } catch (error) {
+    image.encryption?.[Symbol.dispose]();
     if (image.dataFile !== file) await image.dataFile[Symbol.asyncDispose]();
     throw error;
   }

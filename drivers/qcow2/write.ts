@@ -5,12 +5,12 @@
  * @module
  */
 import { during } from "../../lib/block/error.ts";
+import type { DataEncryption } from "../../lib/block/encrypted_data.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { Allocation } from "../../lib/block/plan.ts";
 import { type Piece, planPieces } from "./allocation_plan.ts";
 import { freeEntries } from "./cluster_entry.ts";
 import { fillAround, fillJoined } from "./copy_on_write.ts";
-import type { DataEncryption } from "./encryption_data.ts";
 import type { HostRange, Qcow2Image } from "./image.ts";
 import { completeRuns, linkClusters, linkRun } from "./link.ts";
 import { readAt } from "./mapping.ts";

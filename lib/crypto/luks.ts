@@ -180,7 +180,7 @@ export class LuksVolume {
     return volume;
   }
 
-  /** The cipher of the payload. */
+  /** A cipher of the payload, which the caller disposes of. */
   async cipher(): Promise<SectorCipher> {
     return createSectorCipher(await loadNodeCrypto(), this.#header, this.#masterKey);
   }
@@ -231,14 +231,14 @@ export class LuksVolume {
 
   /** Writes a slot's new key material; what the header is to say of it. */
   async #newSlot(index: number, passphrase: Uint8Array, iterTime: bigint): Promise<LuksSlot> {
-    const { hash, keyBytes, slots } = this.#header;
+    const { hash, slots } = this.#header;
     const slot: LuksSlot = {
       active: true,
       iterations: await this.#slotIterations(index, iterTime),
       salt: randomBytes(this.#sources, SALT_BYTES),
       offset: slots[index]!.offset,
     };
-    const cipher = await slotCipher(this.#header, slot, passphrase);
+    using cipher = await slotCipher(this.#header, slot, passphrase);
     const { random } = this.#sources;
     const node = await loadNodeCrypto();
     const material = splitKey(node, hash, this.#masterKey, STRIPES, random);
@@ -318,7 +318,7 @@ async function unlockSlot(
 ): Promise<Uint8Array | undefined> {
   if (!slot.active) return undefined;
   const { hash, keyBytes, salt, iterations, digest } = header;
-  const cipher = await slotCipher(header, slot, passphrase);
+  using cipher = await slotCipher(header, slot, passphrase);
   const sectors = new Uint8Array(Math.ceil(keyBytes * STRIPES / SECTOR) * SECTOR);
   await store.read(slot.offset, sectors);
   cipher.decrypt(sectors, sectors, 0);

@@ -10,7 +10,13 @@
  * @module
  */
 import { CHUNK, SECTOR, sharedWorkspace, type Workspace } from "./_simd.ts";
-import { type CipherSpec, essivKeyBytes, masterKeyBytes, requireSupported } from "./algorithms.ts";
+import {
+  type CipherSpec,
+  essivKeyBytes,
+  type IvGeneratorName,
+  masterKeyBytes,
+  requireSupported,
+} from "./algorithms.ts";
 import { CryptoError } from "./error.ts";
 import type { NodeCrypto } from "./node_crypto.ts";
 
@@ -18,8 +24,11 @@ import type { NodeCrypto } from "./node_crypto.ts";
 const BLOCK = 16;
 const BLOCKS = SECTOR / BLOCK;
 
-/** Encrypts and decrypts whole sectors. Synchronous; no object serves two threads. */
-export interface SectorCipher {
+/**
+ * Encrypts and decrypts whole sectors. Synchronous; no object serves two threads. Disposing of it frees what
+ * the platform holds for it; it is of no use afterwards.
+ */
+export interface SectorCipher extends Disposable {
   /**
    * Encrypts `from`, whose first sector has the number `sector`, to `into`, which
    * is as long and may be `from` itself, but must not overlap it otherwise.
@@ -48,7 +57,8 @@ export function createSectorCipher(
       "key",
     );
   }
-  return new ChunkedCipher(createMode(crypto, spec, key));
+  const ciphers = new DisposableStack();
+  return new ChunkedCipher(createMode(crypto, spec, key, ciphers), ciphers);
 }
 
 /** A mode of operation over the sectors in a workspace. */
@@ -61,10 +71,13 @@ interface Mode {
 /** Takes sectors through the workspace, as many as fit at a time. */
 class ChunkedCipher implements SectorCipher {
   readonly #mode: Mode;
+  readonly #ciphers: Disposable;
   readonly #workspace = sharedWorkspace();
 
-  constructor(mode: Mode) {
+  /** With the ciphers that the mode uses. */
+  constructor(mode: Mode, ciphers: Disposable) {
     this.#mode = mode;
+    this.#ciphers = ciphers;
   }
 
   encrypt(from: Uint8Array, into: Uint8Array, sector: number): void {
@@ -87,10 +100,14 @@ class ChunkedCipher implements SectorCipher {
       into.set(data.subarray(0, bytes), at);
     }
   }
+
+  [Symbol.dispose](): void {
+    this.#ciphers[Symbol.dispose]();
+  }
 }
 
 /** AES on blocks, each for itself. */
-class BlockCipher {
+class BlockCipher implements Disposable {
   readonly #crypto: NodeCrypto;
   readonly #key: Uint8Array;
   #encrypting: ReturnType<NodeCrypto["createCipheriv"]> | undefined;
@@ -117,22 +134,46 @@ class BlockCipher {
       .setAutoPadding(false);
     return this.#decrypting.update(blocks);
   }
+
+  /** The platform frees a cipher at its end, and not when it is collected. */
+  [Symbol.dispose](): void {
+    this.#encrypting?.final();
+    this.#decrypting?.final();
+  }
 }
 
-function createMode(crypto: NodeCrypto, spec: CipherSpec, key: Uint8Array): Mode {
-  if (spec.mode === "ecb") return new EcbMode(new BlockCipher(crypto, key));
-  const vectors = new Vectors(crypto, spec, key);
+function createMode(
+  crypto: NodeCrypto,
+  spec: CipherSpec,
+  key: Uint8Array,
+  ciphers: DisposableStack,
+): Mode {
+  const aes = (bytes: Uint8Array) => ciphers.use(new BlockCipher(crypto, bytes));
+  if (spec.mode === "ecb") return new EcbMode(aes(key));
+  const essiv = essivKey(crypto, spec, key);
+  const vectors = new Vectors(spec.ivgen, essiv && aes(essiv));
   switch (spec.mode) {
     case "xts": {
       const half = key.length / 2;
       const [data, masks] = [key.subarray(0, half), key.subarray(half)];
-      return new XtsMode(new BlockCipher(crypto, data), new BlockCipher(crypto, masks), vectors);
+      return new XtsMode(aes(data), aes(masks), vectors);
     }
     case "cbc":
-      return new CbcMode(new BlockCipher(crypto, key), vectors);
+      return new CbcMode(aes(key), vectors);
     case "ctr":
-      return new CtrMode(new BlockCipher(crypto, key), vectors);
+      return new CtrMode(aes(key), vectors);
   }
+}
+
+/** The key that makes vectors of ESSIV from the others; `undefined` with another generator. */
+function essivKey(
+  crypto: NodeCrypto,
+  spec: CipherSpec,
+  key: Uint8Array,
+): Uint8Array | undefined {
+  if (spec.ivgen !== "essiv") return undefined;
+  const digest = crypto.createHash(spec.ivgenHash!).update(key).digest();
+  return digest.subarray(0, essivKeyBytes(spec));
 }
 
 /** The initialization vectors of sectors. */
@@ -142,11 +183,9 @@ class Vectors {
   readonly #bytes = new Uint8Array(CHUNK / SECTOR * BLOCK);
   readonly #view = new DataView(this.#bytes.buffer);
 
-  constructor(crypto: NodeCrypto, spec: CipherSpec, key: Uint8Array) {
-    this.#wide = spec.ivgen !== "plain";
-    if (spec.ivgen !== "essiv") return;
-    const digest = crypto.createHash(spec.ivgenHash!).update(key).digest();
-    this.#essiv = new BlockCipher(crypto, digest.subarray(0, essivKeyBytes(spec)));
+  constructor(generator: IvGeneratorName, essiv: BlockCipher | undefined) {
+    this.#wide = generator !== "plain";
+    this.#essiv = essiv;
   }
 
   /** The vectors of `count` sectors from the one with the number `sector` on. Valid until the next call. */

@@ -29,7 +29,8 @@ for (const { name, parameters, size, file, digest, material } of VECTORS) {
       material,
     );
     const payload = store.bytes.subarray(payloadOffset);
-    (await volume.cipher()).encrypt(payload.fill(0x5a), payload, 0);
+    using cipher = await volume.cipher();
+    cipher.encrypt(payload.fill(0x5a), payload, 0);
     assertEquals(sha256(store.bytes), file);
   });
 
@@ -37,10 +38,12 @@ for (const { name, parameters, size, file, digest, material } of VECTORS) {
     const store = new MemoryStore(new Uint8Array(size));
     const made = await LuksVolume.create(store, parameters, PASSPHRASE, vectorSources());
     const sector = new Uint8Array(512).fill(0x5a);
-    (await made.cipher()).encrypt(sector, sector, 7);
+    using ours = await made.cipher();
+    ours.encrypt(sector, sector, 7);
     const opened = await LuksVolume.open(store, PASSPHRASE);
     assertEquals(opened.header, made.header);
-    (await opened.cipher()).decrypt(sector, sector, 7);
+    using theirs = await opened.cipher();
+    theirs.decrypt(sector, sector, 7);
     assertEquals(sector, new Uint8Array(512).fill(0x5a));
   });
 }
@@ -115,12 +118,14 @@ Deno.test("keys whose material fills no sectors are opened", async () => {
   const key = await deriveKey({ hash, secret: PASSPHRASE, salt, iterations, length: 24 });
   const material = new Uint8Array(188 * 512);
   material.set(splitKey(crypto, hash, masterKey, 4000, () => {}));
-  createSectorCipher(crypto, AES_192_CBC, key).encrypt(material, material, 0);
+  using slotCipher = createSectorCipher(crypto, AES_192_CBC, key);
+  slotCipher.encrypt(material, material, 0);
   store.bytes.set(material, slotOffset(2));
-  const opened = await (await LuksVolume.open(store, PASSPHRASE)).cipher();
+  using opened = await (await LuksVolume.open(store, PASSPHRASE)).cipher();
   const [ours, theirs] = [new Uint8Array(512), new Uint8Array(512)];
   opened.encrypt(ours, ours, 3);
-  createSectorCipher(crypto, AES_192_CBC, masterKey).encrypt(theirs, theirs, 3);
+  using plain = createSectorCipher(crypto, AES_192_CBC, masterKey);
+  plain.encrypt(theirs, theirs, 3);
   assertEquals(ours, theirs);
 });
 

@@ -14,8 +14,10 @@ function cipherFor(spec: CipherSpec) {
 
 /** One block through AES. */
 function block(key: Uint8Array, bytes: Uint8Array): Uint8Array {
-  return crypto.createCipheriv(`aes-${key.length * 8}-ecb`, key, null).setAutoPadding(false)
-    .update(bytes);
+  const aes = crypto.createCipheriv(`aes-${key.length * 8}-ecb`, key, null).setAutoPadding(false);
+  const result = aes.update(bytes);
+  aes.final();
+  return result;
 }
 
 function xor(a: Uint8Array, b: Uint8Array): Uint8Array {
@@ -76,8 +78,8 @@ for (const cipher of ["aes-128", "aes-192", "aes-256"] as const) {
 }
 
 for (const spec of SPECS) {
-  const { cipher, mode, ivgen, ivgenHash = "" } = spec;
-  Deno.test(`sectors are what a block at a time makes of them: ${cipher} ${mode} ${ivgen} ${ivgenHash}`, () => {
+  const { mode, ivgen, ivgenHash = "" } = spec;
+  Deno.test(`sectors are what a block at a time makes of them: ${spec.cipher} ${mode} ${ivgen} ${ivgenHash}`, () => {
     const key = KEY.subarray(0, masterKeyBytes(spec));
     const random = new Random(1);
     // Several chunks, and a border of 32 bits within.
@@ -85,21 +87,22 @@ for (const spec of SPECS) {
     const first = 2 ** 32 - 290;
     const plain = random.bytes(sectors * 512);
     const sealed = new Uint8Array(plain.length);
-    cipherFor(spec).encrypt(plain, sealed, first);
+    using cipher = cipherFor(spec);
+    cipher.encrypt(plain, sealed, first);
     for (const i of [0, 1, 255, 256, 289, 290, 291, 599]) {
       const part = plain.subarray(i * 512, (i + 1) * 512);
       const expected = slowly(spec, key, part, first + i);
       assertEquals(sealed.slice(i * 512, (i + 1) * 512), expected, `sector ${i}`);
     }
     const opened = new Uint8Array(plain.length);
-    cipherFor(spec).decrypt(sealed, opened, first);
+    cipher.decrypt(sealed, opened, first);
     assertEquals(opened, plain);
   });
 }
 
 Deno.test("sectors are encrypted and decrypted in place, wherever they lie in a buffer", () => {
   for (const spec of SPECS.slice(0, 4)) {
-    const cipher = cipherFor(spec);
+    using cipher = cipherFor(spec);
     const plain = new Random(2).bytes(3 * 512);
     const buffer = new Uint8Array(4 * 512);
     const odd = buffer.subarray(13, 13 + plain.length);
@@ -114,7 +117,8 @@ Deno.test("sectors are encrypted and decrypted in place, wherever they lie in a 
 });
 
 Deno.test("two ciphers do not disturb each other", () => {
-  const [one, two] = [cipherFor(SPECS[0]!), cipherFor(SPECS[1]!)];
+  using one = cipherFor(SPECS[0]!);
+  using two = cipherFor(SPECS[1]!);
   const plain = new Random(3).bytes(512);
   const [a, b] = [new Uint8Array(512), new Uint8Array(512)];
   one.encrypt(plain, a, 1);
@@ -127,11 +131,14 @@ Deno.test("two ciphers do not disturb each other", () => {
 Deno.test("vectors are those of the LUKS reference", () => {
   // A sector whose first block is zero shows E(vector) in CBC; the vector comes out by decrypting that block.
   const shown = (spec: CipherSpec, sector: number) => {
-    const cipher = cipherFor(spec);
+    using cipher = cipherFor(spec);
     const bytes = new Uint8Array(512);
     cipher.encrypt(bytes, bytes, sector);
-    const aes = crypto.createDecipheriv("aes-256-ecb", KEY.subarray(0, 32), null);
-    return new Uint8Array(aes.setAutoPadding(false).update(bytes.subarray(0, 16))).toHex();
+    const aes = crypto.createDecipheriv("aes-256-ecb", KEY.subarray(0, 32), null)
+      .setAutoPadding(false);
+    const block = new Uint8Array(aes.update(bytes.subarray(0, 16)));
+    aes.final();
+    return block.toHex();
   };
   const cbc = { cipher: "aes-256", mode: "cbc" } as const;
   const essiv = { ...cbc, ivgen: "essiv", ivgenHash: "sha256" } as const;
@@ -149,7 +156,7 @@ Deno.test("vectors are those of the LUKS reference", () => {
 });
 
 Deno.test("what is no run of sectors is refused", () => {
-  const cipher = cipherFor(SPECS[0]!);
+  using cipher = cipherFor(SPECS[0]!);
   const bytes = (length: number) => new Uint8Array(length);
   assertThrows(() => cipher.encrypt(bytes(511), bytes(511), 0), RangeError);
   assertThrows(() => cipher.decrypt(bytes(1024), bytes(512), 0), RangeError);

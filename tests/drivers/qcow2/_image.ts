@@ -4,6 +4,7 @@ import { ImageError } from "../../../lib/block/error.ts";
 import { type OpenMode, READ_ONLY } from "../../../lib/block/mode.ts";
 import type { BlockNode } from "../../../lib/block/node.ts";
 import { OptionSet } from "../../../lib/block/options.ts";
+import { OPEN_OPTIONS } from "../../../drivers/qcow2/open_options.ts";
 import { CREATE_OPTIONS } from "../../../drivers/qcow2/options.ts";
 import { MemoryNode } from "../../_memory_node.ts";
 
@@ -16,6 +17,9 @@ export interface TestContext extends DriverContext {
   /** Files that images name. */
   readonly files: Map<string, MemoryNode>;
 }
+
+/** The secrets that there are unless told otherwise. Images that are encrypted are opened with the first. */
+const SECRETS: Readonly<Record<string, string>> = { s: "123456", t: "another" };
 
 /** A mode: read-only unless told otherwise. */
 export function mode(changes: Partial<OpenMode> = {}): OpenMode {
@@ -42,7 +46,7 @@ export function context(
     warnings,
     files,
     secret: (id) => {
-      const text = options.secrets?.[id];
+      const text = (options.secrets ?? SECRETS)[id];
       if (text === undefined) throw new ImageError(`No secret with id '${id}'`);
       return new TextEncoder().encode(text);
     },
@@ -89,9 +93,14 @@ export async function create(
 }
 
 /** Opens an image through the driver. Disposing of the node closes `file`. */
-export async function open(file: MemoryNode, using: DriverContext = context()): Promise<BlockNode> {
+export async function open(
+  file: MemoryNode,
+  using: DriverContext = context(),
+  secret = "s",
+): Promise<BlockNode> {
   const { qcow2 } = await import("../../../drivers/qcow2/driver.ts");
-  return await qcow2.open(file, new OptionSet([]), using);
+  const options = new OptionSet(OPEN_OPTIONS, [["encrypt.key-secret", secret]]);
+  return await qcow2.open(file, options, using);
 }
 
 /** SHA-256 of bytes, in hex. */

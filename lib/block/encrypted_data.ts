@@ -1,16 +1,16 @@
 /**
- * Guest data of encrypted images (section 14): sectors of 512 bytes, each under
- * its number in the file (LUKS) or on the disk (the old encryption).
+ * Guest data of encrypted images: sectors of 512 bytes, each under its number
+ * in the file (LUKS) or on the disk (the old encryption of qcow and qcow2).
  *
  * @module
  */
-import type { BlockNode } from "../../lib/block/node.ts";
-import { Mutex } from "../../lib/block/mutex.ts";
-import type { CipherSpec } from "../../lib/crypto/algorithms.ts";
-import type { LuksVolume } from "../../lib/crypto/luks.ts";
-import { loadNodeCrypto } from "../../lib/crypto/node_crypto.ts";
-import { createSectorCipher, type SectorCipher } from "../../lib/crypto/sector_cipher.ts";
-import { readPadded } from "./_read.ts";
+import type { CipherSpec } from "../crypto/algorithms.ts";
+import type { LuksVolume } from "../crypto/luks.ts";
+import { loadNodeCrypto } from "../crypto/node_crypto.ts";
+import { createSectorCipher, type SectorCipher } from "../crypto/sector_cipher.ts";
+import { Mutex } from "./mutex.ts";
+import type { BlockNode } from "./node.ts";
+import { readPadded } from "./read_padded.ts";
 
 /** Bytes of a sector. */
 const SECTOR = 512;
@@ -27,8 +27,8 @@ export interface DataPlace {
   readonly guest: number;
 }
 
-/** The encryption of an open image's guest data. */
-export class DataEncryption {
+/** The encryption of an open image's guest data. Whoever closes the image disposes of it. */
+export class DataEncryption implements Disposable {
   /** Bytes that are encrypted as a whole. */
   readonly sectorSize = SECTOR;
   /** The LUKS volume with the key, `undefined` with the old encryption. */
@@ -73,6 +73,11 @@ export class DataEncryption {
         this.#buffers.push(buffer);
       }
     }
+  }
+
+  /** Frees what the platform holds for the cipher. */
+  [Symbol.dispose](): void {
+    this.#cipher[Symbol.dispose]();
   }
 
   #sector({ host, guest }: DataPlace): number {
