@@ -9,6 +9,7 @@
 import type { FormatEntry, ProtocolEntry } from "../lib/block/driver.ts";
 import { probeBochs } from "./bochs/probe.ts";
 import { probeCloop } from "./cloop/probe.ts";
+import { probeDmg } from "./dmg/probe.ts";
 import { probeQcow2 } from "./qcow2/probe.ts";
 import { probeHostDevice } from "./file/probe.ts";
 import { probeVmdk } from "./vmdk/probe.ts";
@@ -30,6 +31,11 @@ export const FORMATS: readonly FormatEntry[] = [
     name: "cloop",
     probe: probeCloop,
     load: async () => (await import("./cloop/driver.ts")).cloop,
+  },
+  {
+    name: "dmg",
+    probe: probeDmg,
+    load: async () => (await import("./dmg/driver.ts")).dmg,
   },
   {
     name: "qcow2",

@@ -55,6 +55,11 @@ export interface Extent {
   readonly offset?: number;
   /** How to get at the bytes of a compressed extent without this node's help. */
   readonly packed?: PackedRun;
+  /**
+   * For what the reference sees as one extent although it lies in several places: the first run of bytes
+   * at an offset of the node that lies in one place, or nowhere (`zero`). Throws as reading would.
+   */
+  readonly parts?: (offset: number, length: number) => Extent;
 }
 
 /** A child of a node, as `info` lists it. */

@@ -6,6 +6,9 @@ import type { BlockNode } from "./node.ts";
  */
 export type Codec = "deflate" | "zlib" | "zlib-exact" | "zstd";
 
+/** The same, and those that are only read: Apple's two, and bzip2. */
+export type UnpackCodec = Codec | "adc" | "bzip2" | "lzfse";
+
 /** One compressed cluster in a file. */
 export interface PackedRun {
   /** The protocol node that holds the compressed bytes. */
@@ -15,7 +18,7 @@ export interface PackedRun {
   /** How many there are at most, bytes; the stream may end earlier. */
   readonly length: number;
   /** How they are compressed. */
-  readonly codec: Codec;
+  readonly codec: UnpackCodec;
   /** The size of the cluster when inflated, bytes. */
   readonly size: number;
   /** Bytes of the inflated cluster that come before the extent. */

@@ -4,8 +4,11 @@
  * @module
  */
 
+/** The name of a compression that is read and written. */
+export type PackerName = "deflate" | "zlib" | "zlib-exact" | "zstd";
+
 /** The name of a compression. */
-export type CodecName = "deflate" | "zlib" | "zlib-exact" | "zstd";
+export type CodecName = PackerName | "adc" | "bzip2" | "lzfse";
 
 /** The packed bytes are damaged, or end too early; the message says which. */
 export class CodecError extends Error {
@@ -13,10 +16,21 @@ export class CodecError extends Error {
   override readonly name = "CodecError";
 }
 
-/** A loaded compression. All calls are synchronous, and no object serves two threads. */
-export interface Codec {
+/** A loaded compression, for reading. All calls are synchronous, and no object serves two threads. */
+export interface Unpacker {
   /** Which one. */
   readonly name: CodecName;
+  /**
+   * Fills all of `out` from `packed`; what follows the packed bytes there is ignored. Throws
+   * {@linkcode CodecError} when they are damaged or end before `out` is full; `out` then holds anything.
+   */
+  unpack(packed: Uint8Array, out: Uint8Array): void;
+}
+
+/** The same, for writing too. */
+export interface Codec extends Unpacker {
+  /** Which one. */
+  readonly name: PackerName;
   /** The level that `pack` uses unless told. */
   readonly defaultLevel: number;
   /** The lowest and the highest level. */
@@ -26,11 +40,6 @@ export interface Codec {
    * holds anything. Throws `RangeError` for a level outside of `levels`.
    */
   pack(bytes: Uint8Array, out: Uint8Array, level?: number): number | null;
-  /**
-   * Fills all of `out` from `packed`; what follows the packed bytes there is ignored. Throws
-   * {@linkcode CodecError} when they are damaged or end before `out` is full; `out` then holds anything.
-   */
-  unpack(packed: Uint8Array, out: Uint8Array): void;
 }
 
 /** The level to use. Throws `RangeError` for one that the codec does not have. */

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type Codec, CodecError, type CodecName, levelFor } from "./_codec.ts";
+import { type Codec, CodecError, levelFor, type PackerName } from "./_codec.ts";
 import { reuseStream, type SyncStream } from "./_sync_stream.ts";
 
 type Zlib = typeof import("node:zlib");
@@ -44,7 +44,7 @@ const NOTHING = new Uint8Array(0);
 
 /** How `node:zlib` reads and writes one of the two kinds of streams. */
 interface Flavour {
-  readonly name: CodecName;
+  readonly name: PackerName;
   readonly windowBits: number;
   readonly level: number;
   readonly createInflate: Zlib["createInflate"];

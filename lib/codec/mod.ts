@@ -5,24 +5,57 @@
  *
  * @module
  */
-import type { Codec, CodecName } from "./_codec.ts";
+import type { Codec, CodecName, PackerName, Unpacker } from "./_codec.ts";
 
-export { type Codec, CodecError, type CodecName } from "./_codec.ts";
+export {
+  type Codec,
+  CodecError,
+  type CodecName,
+  type PackerName,
+  type Unpacker,
+} from "./_codec.ts";
 
-const loaded = new Map<CodecName, Promise<Codec>>();
+const loaded = new Map<PackerName, Promise<Codec>>();
+const loadedForReading = new Map<CodecName, Promise<Unpacker>>();
 
 /** Loads a compression; later calls answer with the same object. */
-export function loadCodec(name: CodecName): Promise<Codec> {
-  let codec = loaded.get(name);
+export function loadCodec(name: PackerName): Promise<Codec> {
+  return getOrLoad(loaded, name, load);
+}
+
+/** Loads a compression for reading; later calls answer with the same object. */
+export function loadUnpacker(name: CodecName): Promise<Unpacker> {
+  return getOrLoad(loadedForReading, name, loadForReading);
+}
+
+function getOrLoad<N, T>(
+  known: Map<N, Promise<T>>,
+  name: N,
+  load: (name: N) => Promise<T>,
+): Promise<T> {
+  let codec = known.get(name);
   if (codec === undefined) {
     codec = load(name);
-    loaded.set(name, codec);
+    known.set(name, codec);
   }
   return codec;
 }
 
+async function loadForReading(name: CodecName): Promise<Unpacker> {
+  switch (name) {
+    case "adc":
+      return (await import("./adc.ts")).createAdc();
+    case "bzip2":
+      return (await import("./bzip2.ts")).createBzip2();
+    case "lzfse":
+      return (await import("./lzfse.ts")).createLzfse();
+    default:
+      return await loadCodec(name);
+  }
+}
+
 // node:zlib costs 15 ms at the start: only those who meet compressed clusters pay.
-async function load(name: CodecName): Promise<Codec> {
+async function load(name: PackerName): Promise<Codec> {
   const zlib = await import("node:zlib");
   switch (name) {
     case "deflate":

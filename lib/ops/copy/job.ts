@@ -6,7 +6,7 @@
  *
  * @module
  */
-import type { Codec } from "../../block/plan.ts";
+import type { Codec, UnpackCodec } from "../../block/plan.ts";
 import type { SparseRule } from "./sparse.ts";
 
 /** Bytes of a slot: the largest run of a disk that is read in one go. */
@@ -54,7 +54,7 @@ export type Part =
     readonly offset: number;
     /** Compressed bytes at most. */
     readonly packedLength: number;
-    readonly codec: Codec;
+    readonly codec: UnpackCodec;
     /** Bytes of the whole cluster. */
     readonly size: number;
     /** Bytes of the cluster before this part. */

@@ -10,7 +10,7 @@ import type { BlockNode } from "../../block/node.ts";
 import { alignDown } from "../../bytes/align.ts";
 import type { Pace } from "./pace.ts";
 import { type JobFile, type JobPiece, type Part, SLOT_SIZE } from "./job.ts";
-import { type Place, slicePlace, type Source, type Stretch } from "./source.ts";
+import { type Place, placesIn, slicePlace, type Source, type Stretch } from "./source.ts";
 
 /** A run of guest bytes that is read, scanned and counted as one. */
 export interface Piece {
@@ -129,7 +129,11 @@ async function nextRun(
       isData = true;
     } else length = alignDown(length, clusterSize);
   }
-  return { stretch, length, isData, isPacked: stretch.place.kind === "packed" };
+  return { stretch, length, isData, isPacked: mayBePacked(stretch.place) };
+}
+
+function mayBePacked(place: Place): boolean {
+  return place.kind === "packed" || (place.kind === "node" && place.parts !== undefined);
 }
 
 async function pieceAt(
@@ -140,14 +144,14 @@ async function pieceAt(
   { clusterSize }: PlanOptions,
 ): Promise<Piece> {
   if (clusterSize === undefined || length <= first.length) {
-    return { offset, length, places: [placeWithin(first, length)] };
+    return { offset, length, places: placesIn(placeWithin(first, length)) };
   }
   const places: Place[] = [];
   const end = offset + length;
   for (let at = offset; at < end;) {
     const stretch = await source.stretchAt(at);
     const wanted = Math.min(stretch.length, end - at);
-    places.push(placeWithin(stretch, wanted));
+    places.push(...placesIn(placeWithin(stretch, wanted)));
     at += wanted;
   }
   return { offset, length, places };

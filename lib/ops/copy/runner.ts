@@ -5,7 +5,14 @@
  */
 import { firstDifference } from "../../bytes/equal.ts";
 import { firstNonZero, isZero } from "../../bytes/zero_scan.ts";
-import { type Codec, CodecError, type CodecName, loadCodec } from "../../codec/mod.ts";
+import {
+  type Codec,
+  CodecError,
+  type CodecName,
+  loadCodec,
+  loadUnpacker,
+  type Unpacker,
+} from "../../codec/mod.ts";
 import { HostError } from "../../io/errno.ts";
 import { type HostFile, openHostFile } from "../../io/host_file.ts";
 import {
@@ -44,7 +51,9 @@ export class JobRunner implements Disposable {
   readonly #forMuch: boolean;
   #equal: Equality = () => false;
   readonly #files = new Map<string, HostFile>();
-  readonly #codecs = new Map<CodecName, Codec>();
+  readonly #unpackers = new Map<CodecName, Unpacker>();
+  /** That of the job that is being done, if it packs. */
+  #codec: Codec | undefined;
   readonly #packed = new Scratch();
   readonly #cluster = new Scratch();
   readonly #left = new Scratch();
@@ -63,8 +72,9 @@ export class JobRunner implements Disposable {
       const files: HostFile[] = [];
       for (const file of job.files) files.push(await this.#open(file));
       for (const name of codecsOf(job)) {
-        if (!this.#codecs.has(name)) this.#codecs.set(name, await loadCodec(name));
+        if (!this.#unpackers.has(name)) this.#unpackers.set(name, await loadUnpacker(name));
       }
+      if (job.kind === "pack") this.#codec = await loadCodec(job.codec);
       if (job.kind === "compare" && this.#forMuch) this.#equal = await loadEquality();
       return this.#do(job, files) as ResultOf<J>;
     } catch (error) {
@@ -118,8 +128,8 @@ export class JobRunner implements Disposable {
   }
 
   #pack(job: PackJob, files: readonly HostFile[]): number[] {
-    const { pieces, codec: name, level, clusterSize, keepZeros } = job;
-    const codec = this.#codecs.get(name)!;
+    const { pieces, level, clusterSize, keepZeros } = job;
+    const codec = this.#codec!;
     const slot = this.#slots[job.slot]!;
     const lengths: number[] = [];
     // Output takes the place of input that was not looked at yet, so all input is taken out first.
@@ -233,7 +243,7 @@ export class JobRunner implements Disposable {
     into: Uint8Array,
     file: HostFile,
   ): void {
-    const codec = this.#codecs.get(part.codec)!;
+    const codec = this.#unpackers.get(part.codec)!;
     const packed = this.#packed.take(part.packedLength);
     const got = packed.subarray(0, file.readAt(part.offset, packed));
     if (skip === 0 && into.length === part.size) {
@@ -276,6 +286,7 @@ export function readPadded(file: HostFile, offset: number, into: Uint8Array): vo
   }
 }
 
+/** The compressions that a job reads. */
 function codecsOf(job: Job): Set<CodecName> {
   const names = new Set<CodecName>();
   const add = (part: Part) => {
@@ -288,7 +299,6 @@ function codecsOf(job: Job): Set<CodecName> {
     }
   } else {
     for (const piece of job.pieces) piece.parts.forEach(add);
-    if (job.kind === "pack") names.add(job.codec);
   }
   return names;
 }

@@ -26,8 +26,15 @@ export type Place =
   }
   /** In a compressed cluster. */
   | { readonly kind: "packed"; readonly length: number; readonly run: PackedRun }
-  /** Only from the node. */
-  | { readonly kind: "node"; readonly length: number };
+  /** Only from the node, unless that knows more of its `parts`. */
+  | { readonly kind: "node"; readonly length: number; readonly parts?: Parts };
+
+/** The parts of a place from one on. */
+interface Parts {
+  readonly find: NonNullable<Extent["parts"]>;
+  /** Offset in the node that answers. */
+  readonly offset: number;
+}
 
 /** A run of a source with one state. */
 export interface Stretch {
@@ -170,7 +177,7 @@ export class Source {
     const kind = extent.kind === "zero" && overBacking !== undefined && offset >= overBacking
       ? "hidden"
       : extent.kind;
-    const place = kind === "data" ? placeOf(extent.extent, length) : zeros(length);
+    const place = kind === "data" ? placeOf(extent.extent, offset - start, length) : zeros(length);
     const realEnd = offset + extent.length;
     return { offset, length, kind, place, extent: extent.extent, end: realEnd };
   }
@@ -248,18 +255,47 @@ export function zeros(length: number): Place {
   return { kind: "zero", length };
 }
 
-function placeOf(extent: Extent | undefined, length: number): Place {
+function placeOf(extent: Extent | undefined, offset: number, length: number): Place {
   if (extent?.packed !== undefined) return { kind: "packed", length, run: extent.packed };
+  if (extent?.parts !== undefined) {
+    return { kind: "node", length, parts: { find: extent.parts, offset } };
+  }
   if (extent?.file === undefined || extent.offset === undefined) return { kind: "node", length };
   return { kind: "plain", length, file: extent.file, offset: extent.offset };
+}
+
+/** The places that a place consists of, one behind the other. */
+export function placesIn(place: Place): Place[] {
+  if (place.kind !== "node" || place.parts === undefined) return [place];
+  const { find, offset } = place.parts;
+  const places: Place[] = [];
+  for (let at = 0; at < place.length;) {
+    const left = place.length - at;
+    try {
+      const part = find(offset + at, left);
+      places.push(
+        part.state === "zero" ? zeros(part.length) : placeOf(part, offset + at, part.length),
+      );
+      at += part.length;
+    } catch {
+      // The node says what is wrong when the rest is read.
+      places.push({ kind: "node", length: left });
+      at += left;
+    }
+  }
+  return places;
 }
 
 /** `length` bytes of a place from its byte `skip` on. */
 export function slicePlace(place: Place, skip: number, length: number): Place {
   switch (place.kind) {
     case "zero":
-    case "node":
       return { kind: place.kind, length };
+    case "node": {
+      const { kind, parts } = place;
+      if (parts === undefined) return { kind, length };
+      return { kind, length, parts: { ...parts, offset: parts.offset + skip } };
+    }
     case "plain":
       return { ...place, length, offset: place.offset + skip };
     case "packed":
