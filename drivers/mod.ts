@@ -12,6 +12,7 @@ import { probeCloop } from "./cloop/probe.ts";
 import { probeDmg } from "./dmg/probe.ts";
 import { probeQcow2 } from "./qcow2/probe.ts";
 import { probeHostDevice } from "./file/probe.ts";
+import { probeParallels } from "./parallels/probe.ts";
 import { probeVmdk } from "./vmdk/probe.ts";
 
 /** The format of a new image unless told, and of what no other format claims. */
@@ -36,6 +37,11 @@ export const FORMATS: readonly FormatEntry[] = [
     name: "dmg",
     probe: probeDmg,
     load: async () => (await import("./dmg/driver.ts")).dmg,
+  },
+  {
+    name: "parallels",
+    probe: probeParallels,
+    load: async () => (await import("./parallels/driver.ts")).parallels,
   },
   {
     name: "qcow2",
