@@ -13,6 +13,7 @@ import { probeDmg } from "./dmg/probe.ts";
 import { probeQcow2 } from "./qcow2/probe.ts";
 import { probeHostDevice } from "./file/probe.ts";
 import { probeParallels } from "./parallels/probe.ts";
+import { probeVhdx } from "./vhdx/probe.ts";
 import { probeVmdk } from "./vmdk/probe.ts";
 
 /** The format of a new image unless told, and of what no other format claims. */
@@ -47,6 +48,11 @@ export const FORMATS: readonly FormatEntry[] = [
     name: "qcow2",
     probe: probeQcow2,
     load: async () => (await import("./qcow2/driver.ts")).qcow2,
+  },
+  {
+    name: "vhdx",
+    probe: probeVhdx,
+    load: async () => (await import("./vhdx/driver.ts")).vhdx,
   },
   {
     name: "vmdk",

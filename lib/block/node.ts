@@ -111,6 +111,11 @@ export interface BlockNode extends AsyncDisposable {
   discard(offset: number, length: number): Promise<void>;
   /** The first run with one state at `offset`; `length` ≥ 1 is the most that is of interest. */
   extent(offset: number, length: number): Promise<Extent>;
+  /**
+   * The same for copies, where the node knows more than it is to tell: the reference takes all of some
+   * formats' disks for data, wherever they are.
+   */
+  locate?(offset: number, length: number): Promise<Extent>;
   /** Everything written so far is on stable storage when this resolves. */
   flush(): Promise<void>;
   /** Sets the virtual size. New space reads as zeros. */

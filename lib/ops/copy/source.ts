@@ -54,7 +54,10 @@ export interface Stretch {
 
 /** How {@linkcode Source} sees its images. */
 export interface SourceOptions {
-  /** Stretches end where the state does, and not at the image's clusters or the file's alignment. */
+  /**
+   * Stretches are what the reference tells of, and end where the state does, not at the image's clusters
+   * or the file's alignment.
+   */
   readonly exact?: boolean;
   /**
    * Set when the copy gets a backing file of this many bytes: only what the top image holds counts. What
@@ -189,10 +192,13 @@ export class Source {
     limit: number,
     position: number,
   ): Promise<ChainExtent> {
-    const { overBacking, salvage } = this.#options;
+    const { overBacking, salvage, exact = false } = this.#options;
     for (let length = limit;;) {
       try {
-        return await chainExtent(node, offset, length, overBacking !== undefined);
+        return await chainExtent(node, offset, length, {
+          topOnly: overBacking !== undefined,
+          exact,
+        });
       } catch (error) {
         const warning = `error while reading block status at offset ${position}: ${
           reasonText(error)
@@ -227,13 +233,15 @@ async function chainExtent(
   top: BlockNode,
   offset: number,
   length: number,
-  topOnly: boolean,
+  { topOnly, exact }: { readonly topOnly: boolean; readonly exact: boolean },
 ): Promise<ChainExtent> {
   for (let node = top;;) {
     const { statusSpan } = node.limits;
     // The reference copies what it has looked at in one go, which its progress shows.
     if (statusSpan !== undefined) length = Math.min(length, statusSpan - offset % statusSpan);
-    const extent = await node.extent(offset, length);
+    const extent = !exact && node.locate !== undefined
+      ? await node.locate(offset, length)
+      : await node.extent(offset, length);
     ({ length } = extent);
     if (extent.state !== "unallocated") {
       const isZero = extent.state === "zero" || extent.hole === true;
