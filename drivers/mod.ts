@@ -15,6 +15,7 @@ import { probeHostDevice } from "./file/probe.ts";
 import { probeParallels } from "./parallels/probe.ts";
 import { probeVhdx } from "./vhdx/probe.ts";
 import { probeVmdk } from "./vmdk/probe.ts";
+import { probeVpc } from "./vpc/probe.ts";
 
 /** The format of a new image unless told, and of what no other format claims. */
 export const DEFAULT_FORMAT = "raw";
@@ -58,6 +59,11 @@ export const FORMATS: readonly FormatEntry[] = [
     name: "vmdk",
     probe: probeVmdk,
     load: async () => (await import("./vmdk/driver.ts")).vmdk,
+  },
+  {
+    name: "vpc",
+    probe: probeVpc,
+    load: async () => (await import("./vpc/driver.ts")).vpc,
   },
   {
     name: "raw",

@@ -1,0 +1,42 @@
+import type { DriverContext } from "../../lib/block/driver.ts";
+import type { BlockNode } from "../../lib/block/node.ts";
+import type { OptionSet } from "../../lib/block/options.ts";
+import { BlockTable } from "./block_table.ts";
+import { readDynamicHeader } from "./dynamic_header.ts";
+import { diskLength, DiskType, readFooter, sizeRule } from "./footer.ts";
+
+/**
+ * Opens the image in `file`, which on failure is left to the caller.
+ *
+ * @throws {ImageError} naming file and field, with the reference's text.
+ */
+export async function openNode(
+  file: BlockNode,
+  options: OptionSet,
+  context: DriverContext,
+): Promise<BlockNode> {
+  const rule = sizeRule(options);
+  const footer = await readFooter(file);
+  const length = diskLength(footer, rule);
+  if (!footer.isLeading) {
+    const { FixedNode } = await import("./fixed.ts");
+    return new FixedNode(file, context, length);
+  }
+  const header = await readDynamicHeader(file, footer, length);
+  const table = await BlockTable.load(file, header, context.untrusted);
+  const image = { length, footer: footer.bytes, header, table };
+  switch (footer.type) {
+    case DiskType.fixed: {
+      const { HeadedFixedNode } = await import("./fixed.ts");
+      return new HeadedFixedNode(file, context, length);
+    }
+    case DiskType.differencing: {
+      const { DifferencingNode } = await import("./differencing.ts");
+      return await DifferencingNode.open(file, context, image);
+    }
+    default: {
+      const { DynamicNode } = await import("./dynamic.ts");
+      return new DynamicNode(file, context, image);
+    }
+  }
+}

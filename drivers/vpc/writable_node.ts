@@ -1,0 +1,126 @@
+/**
+ * What the nodes of fixed and dynamic images have in common.
+ *
+ * @module
+ */
+import type { ImageDetails } from "../../lib/block/capabilities.ts";
+import type { DriverContext } from "../../lib/block/driver.ts";
+import { ImageError } from "../../lib/block/error.ts";
+import type { BlockNode, Extent, NodeChild, NodeLimits, ZeroFlags } from "../../lib/block/node.ts";
+import type { Allocation, Allocator } from "../../lib/block/plan.ts";
+import { requireRange, requireWritable } from "../../lib/block/range.ts";
+
+/** Zeros that are written at a time. */
+const ZEROS = new Uint8Array(256 * 1024);
+
+/** A node whose writes all go through allocations. */
+export abstract class WritableNode implements BlockNode {
+  readonly driver = "vpc";
+  readonly filename: string;
+  readonly readOnly: boolean;
+  readonly length: number;
+  readonly limits: NodeLimits;
+  readonly children: readonly NodeChild[];
+  readonly allocator?: Allocator;
+  /** The file that holds the image. */
+  protected readonly file: BlockNode;
+  readonly #isWritethrough: boolean;
+  #closed = false;
+
+  /** A node on `file`, which is closed with it. Lengths in bytes; a `clusterSize` of 0: there are no blocks. */
+  constructor(
+    file: BlockNode,
+    { filename, mode }: DriverContext,
+    { length, clusterSize }: { readonly length: number; readonly clusterSize: number },
+  ) {
+    this.file = file;
+    this.filename = filename;
+    this.readOnly = !mode.writable;
+    this.length = length;
+    this.limits = { requestAlignment: 1, clusterSize, zeroAlignment: 0 };
+    this.children = [{ name: "file", node: file }];
+    this.#isWritethrough = mode.cache.writethrough;
+    if (!this.readOnly) {
+      this.allocator = { allocate: (offset, length) => this.allocate(offset, length) };
+    }
+  }
+
+  abstract read(offset: number, into: Uint8Array): Promise<void>;
+  abstract extent(offset: number, length: number): Promise<Extent>;
+  abstract readsZeroWhenNew(): Promise<boolean>;
+
+  /** Room in the file for a prefix of a range. */
+  protected abstract allocate(offset: number, length: number): Promise<Allocation>;
+
+  /** Brings what is only in memory into the file. */
+  protected abstract store(): Promise<void>;
+
+  async write(offset: number, from: Uint8Array): Promise<void> {
+    requireWritable(this);
+    requireRange(this, offset, from.length);
+    for (let done = 0; done < from.length;) {
+      const allocation = await this.allocate(offset + done, from.length - done);
+      const part = from.subarray(done, done + allocation.length);
+      try {
+        await allocation.file.write(allocation.offset, part);
+      } catch (error) {
+        await allocation.abandon();
+        throw error;
+      }
+      await allocation.publish();
+      done += part.length;
+    }
+    if (this.#isWritethrough) await this.flush();
+  }
+
+  /** Nothing in the format says "zero": they are written. */
+  async writeZeroes(offset: number, length: number, { noFallback }: ZeroFlags): Promise<void> {
+    requireWritable(this);
+    requireRange(this, offset, length);
+    if (noFallback) throw ImageError.fromErrno("ENOTSUP", { file: this.filename });
+    for (let done = 0; done < length; done += ZEROS.length) {
+      await this.write(offset + done, ZEROS.subarray(0, length - done));
+    }
+  }
+
+  /** Blocks stay where they are. */
+  discard(offset: number, length: number): Promise<void> {
+    requireWritable(this);
+    requireRange(this, offset, length);
+    return Promise.resolve();
+  }
+
+  async flush(): Promise<void> {
+    if (this.readOnly) return;
+    await this.store();
+    await this.file.flush();
+  }
+
+  resize(): Promise<void> {
+    return Promise.reject(
+      new ImageError("Image format driver does not support resize", {
+        errno: "ENOTSUP",
+        file: this.filename,
+      }),
+    );
+  }
+
+  allocatedSize(): Promise<number | undefined> {
+    return this.file.allocatedSize();
+  }
+
+  details(): Promise<ImageDetails> {
+    const { clusterSize } = this.limits;
+    return Promise.resolve({ ...(clusterSize === 0 ? {} : { clusterSize }), dirty: false });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    try {
+      await this.flush();
+    } finally {
+      await this.file[Symbol.asyncDispose]();
+    }
+  }
+}
