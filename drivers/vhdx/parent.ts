@@ -1,9 +1,9 @@
 import type { BackingLink } from "../../lib/block/capabilities.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
+import { hostNameOf } from "../../lib/block/windows_path.ts";
 import { equalGuids, formatGuid } from "./guid.ts";
 import type { VhdxImage } from "./image.ts";
-import { parentName } from "./parent_locator.ts";
 
 /** The parent of a differencing image. */
 export class Parent implements BackingLink {
@@ -19,7 +19,7 @@ export class Parent implements BackingLink {
     this.#image = image;
     this.#dataGuidOf = dataGuidOf;
     const look = !context.untrusted && !context.mode.noBacking;
-    this.name = parentName(metadata.parent!, file, look);
+    this.name = hostNameOf(metadata.parent!.paths, file, look);
   }
 
   get node(): BlockNode | null {

@@ -7,7 +7,6 @@ import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import { readPadded } from "../../lib/block/read_padded.ts";
 import { readU16LE, readU32LE } from "../../lib/bytes/endian.ts";
-import { statHostFile } from "../../lib/io/host_file.ts";
 import { invalid } from "./_layout.ts";
 import { equalGuids, GUID_SIZE, parseGuid, VHDX_PARENT } from "./guid.ts";
 import type { FileRange } from "./regions.ts";
@@ -58,44 +57,4 @@ export async function readParentLocator(
   const paths = found("relative_path", "volume_path", "absolute_win32_path") as string[];
   if (paths.length === 0 || paths.some((path) => path.includes("\0"))) throw wrong("paths");
   return { paths, linkages: linkages as Uint8Array[] };
-}
-
-/**
- * The name of the parent on this host: of those that a locator gives the first that is there, relative to
- * the folder of `image`. `look` says whether files may be looked for.
- */
-export function parentName(
-  { paths }: ParentLocator,
-  image: BlockNode,
-  look: boolean,
-): string {
-  const names = [...new Set(paths.flatMap(namesFor))];
-  const folder = image.local?.path.replace(/[^/\\]*$/, "");
-  const isThere = (name: string) => {
-    try {
-      statHostFile(isAbsolute(name) ? name : folder + name);
-      return true;
-    } catch {
-      return false;
-    }
-  };
-  const found = look && folder !== undefined ? names.find(isThere) : undefined;
-  return found ?? names[0]!;
-}
-
-const isWindows = Deno.build.os === "windows";
-
-function isAbsolute(name: string): boolean {
-  return isWindows ? /^(?:[\\/]|[A-Za-z]:)/.test(name) : name.startsWith("/");
-}
-
-/** What a path of Windows may be on this host. */
-function namesFor(path: string): readonly string[] {
-  const isFull = /^(?:\\\\|[A-Za-z]:)/.test(path);
-  if (isWindows) return [isFull ? path.replace(/^\\\\\?\\(?=[A-Za-z]:)/, "") : path];
-  const parts = path.replaceAll("\\", "/");
-  // Elsewhere there are no drives; but what was copied was copied together.
-  if (isFull) return [`./${parts.slice(parts.lastIndexOf("/") + 1)}`];
-  // No word in front of a colon is to be taken for a protocol.
-  return [/^\.{0,2}\//.test(parts) ? parts : `./${parts}`];
 }

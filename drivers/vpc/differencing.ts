@@ -11,7 +11,7 @@ import { ReadOnlyNode, requireReadOnly } from "../../lib/block/read_only_node.ts
 import { readPadded } from "../../lib/block/read_padded.ts";
 import { SECTOR } from "./_layout.ts";
 import type { BlockImage } from "./dynamic.ts";
-import { parentId, ParentLink, parentPath } from "./parent.ts";
+import { ParentLink, parentPaths } from "./parent.ts";
 
 /** Bytes of sector bitmaps that are kept in memory; one of them is in any case. */
 const MAX_BITMAPS = 1 << 20;
@@ -63,7 +63,8 @@ export class DifferencingNode extends ReadOnlyNode {
   ): Promise<DifferencingNode> {
     requireReadOnly(context);
     const { header } = image;
-    const parent = new ParentLink(await parentPath(file, header), parentId(header));
+    const paths = await parentPaths(file, header);
+    const parent = new ParentLink(file, context, header, paths);
     return new DifferencingNode(file, context, image, parent);
   }
 
@@ -81,10 +82,7 @@ export class DifferencingNode extends ReadOnlyNode {
   async extent(offset: number, length: number): Promise<Extent> {
     requireRange(this, offset, length);
     const { length: run, position } = await this.#run(offset, length);
-    if (position === undefined) {
-      await this.backing.check();
-      return { length: run, state: "unallocated", compressed: false };
-    }
+    if (position === undefined) return { length: run, state: "unallocated", compressed: false };
     return { length: run, state: "data", compressed: false, file: this.file, offset: position };
   }
 
@@ -102,7 +100,6 @@ export class DifferencingNode extends ReadOnlyNode {
 
   async #readBehind(offset: number, into: Uint8Array): Promise<void> {
     const { node } = this.backing;
-    await this.backing.check();
     const available = node === null ? 0 : Math.min(Math.max(node.length - offset, 0), into.length);
     if (available > 0) await node!.read(offset, into.subarray(0, available));
     into.fill(0, available);
