@@ -71,8 +71,6 @@ export interface Footer {
   readonly currentSize: bigint;
   /** Cylinders, heads, sectors. */
   readonly geometry: Geometry;
-  /** What tells the image from others. */
-  readonly id: Uint8Array;
 }
 
 /**
@@ -98,6 +96,7 @@ export async function readFooter(file: BlockNode): Promise<Footer> {
   if (readU32BE(bytes, AT.checksum) !== checksum(bytes, AT.checksum)) {
     throw refuse("Incorrect header checksum", "footer checksum");
   }
+  identities.set(file, bytes.slice(AT.id, AT.id + ID_SIZE));
   return {
     bytes,
     isLeading,
@@ -110,8 +109,15 @@ export async function readFooter(file: BlockNode): Promise<Footer> {
       heads: readU8(bytes, AT.heads),
       sectors: readU8(bytes, AT.sectors),
     },
-    id: bytes.slice(AT.id, AT.id + ID_SIZE),
   };
+}
+
+/** What tells images from others, by the open files that hold them. */
+const identities = new WeakMap<BlockNode, Uint8Array>();
+
+/** What tells an image from others: its UUID. `undefined` for a file in which no footer was found. */
+export function identityOf(file: BlockNode): Uint8Array | undefined {
+  return identities.get(file);
 }
 
 /** How the size of a disk is found: as its creator does, or as somebody says. */

@@ -18,7 +18,6 @@ export async function openNode(
   const rule = sizeRule(options);
   const footer = await readFooter(file);
   const length = diskLength(footer, rule);
-  rememberIdentity(file, footer.id);
   if (!footer.isLeading) {
     const { FixedNode } = await import("./fixed.ts");
     return new FixedNode(file, context, length);

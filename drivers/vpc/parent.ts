@@ -15,6 +15,7 @@ import { hostNameOf } from "../../lib/block/windows_path.ts";
 import { readU32BE, readU64BE } from "../../lib/bytes/endian.ts";
 import { equalBytes } from "../../lib/bytes/equal.ts";
 import type { DynamicHeader } from "./dynamic_header.ts";
+import { identityOf } from "./footer.ts";
 
 const AT = { parentId: 40, parentName: 64, locators: 576 } as const;
 const ID_SIZE = 16;
@@ -82,14 +83,6 @@ function urlPath(url: string): string | undefined {
   }
 }
 
-/** The identities of open images, by the files that hold them. */
-const identities = new WeakMap<BlockNode, Uint8Array>();
-
-/** Remembers the identity that the footer in an open file has. */
-export function rememberIdentity(file: BlockNode, id: Uint8Array): void {
-  identities.set(file, id);
-}
-
 /** The parent of an open image. */
 export class ParentLink implements BackingLink {
   readonly name: string;
@@ -123,7 +116,7 @@ export class ParentLink implements BackingLink {
     // Closed with the image in any case.
     this.#node = node;
     const below = node?.children.find(({ name }) => name === "file")?.node;
-    const found = below && identities.get(below);
+    const found = below && identityOf(below);
     if (found === undefined || equalBytes(found, this.#id)) return;
     throw new ImageError(
       `'${node!.filename}' is not the parent of '${this.#filename}', but another disk`,
