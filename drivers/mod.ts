@@ -11,6 +11,7 @@ import { probeBochs } from "./bochs/probe.ts";
 import { probeCloop } from "./cloop/probe.ts";
 import { probeDmg } from "./dmg/probe.ts";
 import { probeQcow2 } from "./qcow2/probe.ts";
+import { probeQed } from "./qed/probe.ts";
 import { probeHostDevice } from "./file/probe.ts";
 import { probeParallels } from "./parallels/probe.ts";
 import { probeVhdx } from "./vhdx/probe.ts";
@@ -49,6 +50,11 @@ export const FORMATS: readonly FormatEntry[] = [
     name: "qcow2",
     probe: probeQcow2,
     load: async () => (await import("./qcow2/driver.ts")).qcow2,
+  },
+  {
+    name: "qed",
+    probe: probeQed,
+    load: async () => (await import("./qed/driver.ts")).qed,
   },
   {
     name: "vhdx",
