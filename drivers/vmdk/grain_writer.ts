@@ -69,6 +69,7 @@ export class GrainWriter {
    * @throws {ImageError} of the file; `EINVAL` if the parent is another one than it was.
    */
   async allocate(offset: number, length: number): Promise<Allocation> {
+    await this.#image.markWritten();
     const place = await this.#image.lock.run(() => this.#place(offset, length));
     const { pending } = place;
     return {
@@ -77,7 +78,6 @@ export class GrainWriter {
       offset: place.position,
       publish: async () => {
         if (pending !== undefined) await this.#image.lock.run(() => this.#publish(...pending));
-        await this.#image.markWritten();
       },
       abandon: async () => {
         if (pending !== undefined) await this.#image.lock.run(() => this.#abandon(...pending));
@@ -104,6 +104,7 @@ export class GrainWriter {
   /** Makes whole grains zero by their entries. The grains that they named are lost to the file. */
   async zero(offset: number, length: number): Promise<void> {
     const { grainSize } = this.#extent;
+    await this.#image.markWritten();
     await this.#image.lock.run(async () => {
       const first = offset / grainSize;
       for (let grain = first; grain < first + length / grainSize; grain++) {
@@ -112,7 +113,6 @@ export class GrainWriter {
       }
       await this.#makeRoom();
     });
-    await this.#image.markWritten();
   }
 
   /** Whether any grain of a range is still being filled by others. */
@@ -286,6 +286,7 @@ export class GrainWriter {
       : [layout.redundantAt, layout.directoryAt];
     const position = this.#reserve(alignUp(directories.length * length, grainSize));
     await file.write(position, new Uint8Array(directories.length * length));
+    await this.#noteFreeSector();
     await this.#image.barrier(file);
     for (const [i, directory] of directories.entries()) {
       const entry = new Uint8Array(4);
@@ -310,6 +311,7 @@ export class GrainWriter {
   async #writeTables(): Promise<void> {
     if (this.#changes.size === 0) return;
     const { file, tables } = this.#extent;
+    await this.#noteFreeSector();
     // Nothing leads to bytes that are not there.
     await this.#image.barrier(file);
     for (const { table, from, to } of [...this.#changes.values()]) {
@@ -321,7 +323,6 @@ export class GrainWriter {
     }
     this.#changes.clear();
     tables.release();
-    await this.#noteFreeSector();
   }
 
   /** Where the copy of a table lies, if there is one. */
@@ -333,7 +334,7 @@ export class GrainWriter {
     return readU32LE(entry, 0) * SECTOR || undefined;
   }
 
-  /** ESX puts its next grain where the header says. */
+  /** ESX puts its next grain where the header says: not where the tables lead to. */
   async #noteFreeSector(): Promise<void> {
     const { file, freeSectorAt } = this.#extent;
     if (freeSectorAt === undefined || this.#next < 0) return;

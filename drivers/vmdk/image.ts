@@ -39,7 +39,7 @@ export class VmdkImage {
   backing: BlockNode | null = null;
   /** Content id. */
   cid: number;
-  #isMarked = false;
+  #marking: Promise<void> | undefined;
   #isParentChecked = false;
   #last: DiskExtent;
 
@@ -73,21 +73,19 @@ export class VmdkImage {
   }
 
   /**
-   * Gives the image another content id when something was written for the first time, so that images in
-   * front of it are no longer taken for such. Not for holders of the lock.
+   * Gives the image another content id before something is written for the first time, so that images in
+   * front of it are no longer taken for such, at a power cut neither.
    *
    * @throws {ImageError} also `EFBIG` for a stand-alone descriptor of more than 16 MiB.
    */
-  async markWritten(): Promise<void> {
-    if (this.#isMarked) return;
-    await this.lock.run(async () => {
-      if (this.#isMarked) return;
-      this.cid = await this.#changeContentId();
-      this.#isMarked = true;
+  markWritten(): Promise<void> {
+    return this.#marking ??= this.#changeContentId().catch((error) => {
+      this.#marking = undefined;
+      throw error;
     });
   }
 
-  async #changeContentId(): Promise<number> {
+  async #changeContentId(): Promise<void> {
     const { file, descriptorAt, context } = this.facts;
     const length = descriptorAt === 0 ? file.length : DESCRIPTOR_AREA;
     if (length > MAX_REWRITTEN_DESCRIPTOR) {
@@ -107,7 +105,7 @@ export class VmdkImage {
       await file.resize(after.length, "off");
     }
     await this.barrier(file);
-    return cid;
+    this.cid = cid;
   }
 
   /**

@@ -90,7 +90,7 @@ class VmdkNode implements BlockNode {
           this.#change(offset, this.#grainLength(offset), () => stream.writePacked(offset, packed)),
         writeUnpacked: (offset, bytes) =>
           this.#change(offset, bytes.length, () => stream.writeUnpacked(offset, bytes)),
-        finish: () => stream.commit(),
+        finish: () => stream.finish(),
       };
     }
   }

@@ -108,7 +108,6 @@ export class StreamWriter {
    */
   async writePacked(offset: number, packed: Uint8Array): Promise<void> {
     await this.#image.lock.run(() => this.#append(offset, packed));
-    await this.#image.markWritten();
   }
 
   /** Stores a grain that does not shrink. */
@@ -119,6 +118,14 @@ export class StreamWriter {
   /** Ends the stream: what was written so far is there to stay. More may follow. */
   async commit(): Promise<void> {
     await this.#image.lock.run(() => this.#commit());
+  }
+
+  /** Ends the stream, also one of nothing, which whoever reads it from begin to end has to find the end of. */
+  async finish(): Promise<void> {
+    await this.#image.lock.run(async () => {
+      if (this.#next < 0 && this.#extent.packed?.markers && this.#isEmpty()) await this.#begin();
+      await this.#commit();
+    });
   }
 
   async #append(offset: number, packed: Uint8Array): Promise<void> {
@@ -164,9 +171,8 @@ export class StreamWriter {
   async #begin(): Promise<void> {
     const { file } = this.#extent;
     const image = this.#image;
-    if (!this.#hasFooter && file.length <= Number(this.#header.overhead) * SECTOR) {
-      return await this.#beginAnew();
-    }
+    await image.markWritten();
+    if (this.#isEmpty()) return await this.#beginAnew();
     if (this.#hasFooter) {
       const position = footerPosition(file);
       await this.#writeHeader(BigInt(this.#directoryAt / SECTOR));
@@ -174,6 +180,11 @@ export class StreamWriter {
       this.#hasFooter = false;
       this.#next = position;
     } else this.#next = file.length;
+  }
+
+  /** Whether nothing is stored yet, not even the end. */
+  #isEmpty(): boolean {
+    return !this.#hasFooter && this.#extent.file.length <= Number(this.#overhead) * SECTOR;
   }
 
   /**

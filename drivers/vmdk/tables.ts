@@ -63,6 +63,8 @@ export class GrainTables {
   readonly #limit: number;
   /** Where the directory lies, `undefined` for one of nothing but zeros. */
   #directoryAt: number | undefined;
+  /** Grows when the directory moves: what is being read then is of no use. */
+  #generation = 0;
 
   /** Tables in `file`. */
   constructor(file: BlockNode, layout: TableLayout) {
@@ -81,8 +83,22 @@ export class GrainTables {
     return page instanceof Float64Array && page[index % PAGE] === 0 ? null : undefined;
   }
 
+  /** How many directory entries from `index` on are known to have no table; `most` at most. */
+  countEmpty(index: number, most: number): number {
+    let end = index;
+    for (;;) {
+      const page = this.#pages.get(Math.floor(end / PAGE));
+      if (!(page instanceof Float64Array)) return end - index;
+      const left = Math.min(page.length - end % PAGE, most - (end - index));
+      for (const stop = end + left; end < stop; end++) {
+        if (page[end % PAGE] !== 0 || this.#placed.has(end)) return end - index;
+      }
+      if (end - index === most || end % PAGE !== 0) return end - index;
+    }
+  }
+
   /**
-   * The same, read if needed.
+   * The table of a directory entry, read if needed.
    *
    * @throws {ImageError} `EIO` for an entry that the directory does not have, or a damaged one.
    */
@@ -131,6 +147,7 @@ export class GrainTables {
   /** Says where the directory lies from now on, `undefined` for one that names no table. */
   moveDirectory(position: number | undefined): void {
     this.#directoryAt = position;
+    this.#generation++;
     this.#placed.clear();
     this.#pages.clear();
     this.#tables.clear();
@@ -138,22 +155,34 @@ export class GrainTables {
   }
 
   async #read(index: number): Promise<GrainTable | null> {
+    const generation = this.#generation;
     const position = await this.position(index);
     if (position === 0) return null;
     const { entrySize, tableEntries, grainPosition } = this.layout;
     const view = await this.#view(position, tableEntries * entrySize);
     const grains = new Float64Array(tableEntries);
     for (let i = 0; i < tableEntries; i++) grains[i] = grainPosition(view, i * entrySize);
+    if (generation !== this.#generation) return await this.#read(index);
     const table = { index, position, grains };
     this.#tables.set(index, table);
-    this.#makeRoom();
+    this.#makeRoom(index);
     return table;
   }
 
   #page(number: number): Promise<Float64Array> | Float64Array {
     let page = this.#pages.get(number);
     if (page === undefined) {
-      page = this.#readPage(number);
+      const generation = this.#generation;
+      page = this.#readPage(number).then(
+        (page) => {
+          if (generation === this.#generation) this.#pages.set(number, page);
+          return page;
+        },
+        (error) => {
+          if (generation === this.#generation) this.#pages.delete(number);
+          throw error;
+        },
+      );
       this.#pages.set(number, page);
       for (const oldest of this.#pages.keys()) {
         if (this.#pages.size <= MAX_PAGES) break;
@@ -168,21 +197,11 @@ export class GrainTables {
     const directoryAt = this.#directoryAt;
     const first = number * PAGE;
     const count = Math.min(PAGE, directoryEntries - first);
-    try {
-      if (directoryAt === undefined) {
-        const empty = new Float64Array(count);
-        this.#pages.set(number, empty);
-        return empty;
-      }
-      const view = await this.#view(directoryAt + first * entrySize, count * entrySize);
-      const page = new Float64Array(count);
-      for (let i = 0; i < count; i++) page[i] = tablePosition(view, i * entrySize);
-      this.#pages.set(number, page);
-      return page;
-    } catch (error) {
-      this.#pages.delete(number);
-      throw error;
-    }
+    const page = new Float64Array(count);
+    if (directoryAt === undefined) return page;
+    const view = await this.#view(directoryAt + first * entrySize, count * entrySize);
+    for (let i = 0; i < count; i++) page[i] = tablePosition(view, i * entrySize);
+    return page;
   }
 
   async #view(offset: number, length: number): Promise<DataView> {
@@ -191,11 +210,12 @@ export class GrainTables {
     return new DataView(bytes.buffer);
   }
 
-  #makeRoom(): void {
+  /** Pushes out the oldest tables that need not be kept, but not the `latest`, for which somebody waits. */
+  #makeRoom(latest = -1): void {
     if (this.#tables.size <= this.#limit) return;
     for (const index of this.#tables.keys()) {
       if (this.#tables.size <= this.#limit) return;
-      if (!this.#kept.has(index)) this.#tables.delete(index);
+      if (index !== latest && !this.#kept.has(index)) this.#tables.delete(index);
     }
   }
 
@@ -211,9 +231,6 @@ export interface GrainRun {
   /** {@linkcode UNALLOCATED}, {@linkcode ZERO}, or where the (first) grain lies, bytes. */
   readonly position: number;
 }
-
-/** Directory entries without a table that are looked at in one go. */
-const MOST_EMPTY = 65536;
 
 /**
  * The run at byte `offset` of an extent, `length` bytes at most; `undefined` if
@@ -239,11 +256,13 @@ export function grainRun(
   }
   const grains = divideUp(inside + length, grainSize);
   let count = 0;
-  for (let tablesLeft = MOST_EMPTY; count < grains && tablesLeft > 0; tablesLeft--) {
-    if (table === undefined) break;
+  while (count < grains && table !== undefined) {
     if (table === null) {
       if (position !== UNALLOCATED) break;
-      count += tableEntries - entry;
+      const wanted = divideUp(entry + grains - count, tableEntries);
+      const empty = tables.countEmpty(index, wanted);
+      count += empty * tableEntries - entry;
+      index += empty - 1;
     } else {
       const { grains: positions } = table;
       const from = entry;

@@ -44,8 +44,8 @@ export class DiskWriter {
       const { extent, at, length } = this.#part(offset + done, from.length - done);
       const bytes = from.subarray(done, done + length);
       if (extent.kind === "flat") {
-        await extent.file.write(extent.offset + at, bytes);
         await this.#image.markWritten();
+        await extent.file.write(extent.offset + at, bytes);
       } else await this.#grainWriter(extent).write(at, bytes);
       done += length;
     }
@@ -69,11 +69,12 @@ export class DiskWriter {
   async allocate(offset: number, length: number): Promise<Allocation> {
     const { extent, at, length: part } = this.#part(offset, length);
     if (extent.kind === "grains") return await this.#grainWriter(extent).allocate(at, part);
+    await this.#image.markWritten();
     return {
       length: part,
       file: extent.file,
       offset: extent.offset + at,
-      publish: () => this.#image.markWritten(),
+      publish: () => Promise.resolve(),
       abandon: () => Promise.resolve(),
     };
   }
@@ -112,8 +113,8 @@ export class DiskWriter {
     flags: ZeroFlags,
   ): Promise<void> {
     if (extent.kind === "flat") {
-      await extent.file.writeZeroes(extent.offset + at, length, { ...flags, unmap: false });
       await this.#image.markWritten();
+      await extent.file.writeZeroes(extent.offset + at, length, { ...flags, unmap: false });
       return;
     }
     const { grainSize, zeroGrains } = extent;
