@@ -247,8 +247,11 @@ class RawNode implements BlockNode {
   async details(): Promise<ImageDetails> {
     const below = await this.#file.details?.();
     if (below === undefined) return {};
-    const { clusterSize, dirty = false } = below;
-    return { dirty, ...(clusterSize === undefined ? {} : { clusterSize }) };
+    const { clusterSize, dirty } = below;
+    return {
+      ...(dirty === undefined ? {} : { dirty }),
+      ...(clusterSize === undefined ? {} : { clusterSize }),
+    };
   }
 
   readsZeroWhenNew(): Promise<boolean> {

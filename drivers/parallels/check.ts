@@ -25,7 +25,7 @@ class Check {
       leaks: 0,
       leaksFixed: 0,
       imageEndOffset: 0,
-      totalClusters: divideUp(image.header.length, image.header.clusterSize),
+      totalClusters: image.table.length,
       allocatedClusters: 0,
       fragmentedClusters: 0,
       compressedClusters: 0,

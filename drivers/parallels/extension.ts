@@ -5,7 +5,7 @@
  */
 import type { BitmapInfo, BitmapStore } from "../../lib/block/capabilities.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
-import { ImageError } from "../../lib/block/error.ts";
+import { during, ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import { readPadded } from "../../lib/block/read_padded.ts";
 import { alignUp, divideUp, isPowerOfTwo } from "../../lib/bytes/align.ts";
@@ -201,7 +201,10 @@ class ExtensionReader {
   /** A part of the extension's cluster. */
   async #bytes(at: number, length: number): Promise<Uint8Array> {
     const bytes = new Uint8Array(length);
-    await readPadded(this.#file, this.#header.extension + at, bytes);
+    await during(
+      "Failed to read Format Extension cluster",
+      () => readPadded(this.#file, this.#header.extension + at, bytes),
+    );
     return bytes;
   }
 

@@ -25,13 +25,14 @@ export class ParallelsNode implements BlockNode {
   readonly backing: BackingLink;
   readonly allocator?: Allocator;
   readonly checker: Checker;
-  readonly bitmaps?: BitmapStore;
+  /** Those of the format extension; nobody keeps them up to date, so images that are written have none. */
+  readonly bitmaps: BitmapStore;
   readonly #image: ParallelsImage;
   readonly #writer: DiskWriter;
   #closed = false;
 
   /** A node over an image, with the bitmaps that were found in it. */
-  constructor(image: ParallelsImage, bitmaps?: BitmapStore) {
+  constructor(image: ParallelsImage, bitmaps: BitmapStore = { list: () => [] }) {
     const { file, context, header } = image;
     this.#image = image;
     this.#writer = new DiskWriter(image);
@@ -49,7 +50,7 @@ export class ParallelsNode implements BlockNode {
         return await image.lock.run(() => checkImage(image, repair, report));
       },
     };
-    if (bitmaps !== undefined) this.bitmaps = bitmaps;
+    this.bitmaps = bitmaps;
   }
 
   async read(offset: number, into: Uint8Array): Promise<void> {

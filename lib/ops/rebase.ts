@@ -103,6 +103,11 @@ export async function rebaseImage(
       field: "backing_fmt",
     });
   }
+  // Formats that tell nothing of themselves have no place for a backing file's name either.
+  const details = await node.details?.();
+  if (details?.dirty === undefined) {
+    throw new ImageError("could not get block driver info", { errno: "ENOTSUP" });
+  }
   await using behind = unsafe ? undefined : await newBacking(node, options, environment);
   await rebaseOpen(node, behind, options, environment);
 }
