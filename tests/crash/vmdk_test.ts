@@ -63,7 +63,7 @@ async function crashEverywhere(scenario: Scenario): Promise<void> {
     const opened = copyOf(files);
     for (const file of opened.values()) journal.watch(file);
     {
-      await using node = await open(opened, { writable: true }, parent());
+      await using node = await open(opened, { writable: true, ...scenario.mode }, parent());
       guest.attach(node);
       await act(guest, random);
     }
