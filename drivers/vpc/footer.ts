@@ -129,8 +129,8 @@ export type SizeRule = "creator" | "chs" | "current_size";
  * @throws {ImageError} `Invalid size calculation mode: '…'`
  */
 export function sizeRule(options: OptionSet): SizeRule {
-  const text = options.string(SIZE_RULE) ?? "";
-  if (text === "") return "creator";
+  const text = options.string(SIZE_RULE);
+  if (text === undefined) return "creator";
   if (text === "chs" || text === "current_size") return text;
   throw new ImageError(`Invalid size calculation mode: '${text}'`, {
     errno: "EINVAL",

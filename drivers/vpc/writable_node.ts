@@ -16,7 +16,6 @@ const ZEROS = new Uint8Array(256 * 1024);
 /** A node whose writes all go through allocations. */
 export abstract class WritableNode implements BlockNode {
   readonly driver = "vpc";
-  readonly filename: string;
   readonly readOnly: boolean;
   readonly length: number;
   readonly limits: NodeLimits;
@@ -24,25 +23,28 @@ export abstract class WritableNode implements BlockNode {
   readonly allocator?: Allocator;
   /** The file that holds the image. */
   protected readonly file: BlockNode;
-  readonly #isWritethrough: boolean;
+  readonly #context: DriverContext;
   #closed = false;
 
   /** A node on `file`, which is closed with it. Lengths in bytes; a `clusterSize` of 0: there are no blocks. */
   constructor(
     file: BlockNode,
-    { filename, mode }: DriverContext,
+    context: DriverContext,
     { length, clusterSize }: { readonly length: number; readonly clusterSize: number },
   ) {
     this.file = file;
-    this.filename = filename;
-    this.readOnly = !mode.writable;
+    this.#context = context;
+    this.readOnly = !context.mode.writable;
     this.length = length;
     this.limits = { requestAlignment: 1, clusterSize, zeroAlignment: 0 };
     this.children = [{ name: "file", node: file }];
-    this.#isWritethrough = mode.cache.writethrough;
     if (!this.readOnly) {
       this.allocator = { allocate: (offset, length) => this.allocate(offset, length) };
     }
+  }
+
+  get filename(): string {
+    return this.#context.filename;
   }
 
   abstract read(offset: number, into: Uint8Array): Promise<void>;
@@ -70,7 +72,7 @@ export abstract class WritableNode implements BlockNode {
       await allocation.publish();
       done += part.length;
     }
-    if (this.#isWritethrough) await this.flush();
+    if (this.#context.mode.cache.writethrough) await this.flush();
   }
 
   /** Nothing in the format says "zero": they are written. */

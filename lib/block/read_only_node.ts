@@ -16,18 +16,23 @@ export function requireReadOnly({ filename, mode }: DriverContext): void {
 export abstract class ReadOnlyNode implements BlockNode {
   abstract readonly driver: string;
   abstract readonly length: number;
-  readonly filename: string;
   readonly readOnly = true;
   readonly limits: NodeLimits = { requestAlignment: 512, clusterSize: 0, zeroAlignment: 0 };
   readonly children: readonly NodeChild[];
   /** The file that holds the image. */
   protected readonly file: BlockNode;
+  readonly #context: DriverContext;
 
   /** A node on `file`, which is closed with it. */
-  constructor(file: BlockNode, { filename }: DriverContext) {
-    this.filename = filename;
+  constructor(file: BlockNode, context: DriverContext) {
+    this.#context = context;
     this.file = file;
     this.children = [{ name: "file", node: file }];
+  }
+
+  /** It is known for good only once the node is open. */
+  get filename(): string {
+    return this.#context.filename;
   }
 
   abstract read(offset: number, into: Uint8Array): Promise<void>;
