@@ -92,24 +92,43 @@ for (const [kind, given] of Object.entries({ ...IMAGES, ...DAMAGED })) {
   sameForEach(`parallels ${kind}`, [
     "info a.hdd",
     "info --output=json a.hdd",
-    "map a.hdd",
     "map --output=json a.hdd",
-    "measure -O qcow2 a.hdd",
-    "snapshot -l a.hdd",
-    "amend -o size=1M a.hdd",
-    "bitmap --merge x -b a.hdd -F parallels a.hdd y",
   ], { given });
-  for (
-    const line of [
-      "convert -p -O raw a.hdd b",
-      "convert -O qcow2 a.hdd b",
-      "convert -O parallels a.hdd b",
-      "dd -O parallels bs=64k count=9 if=a.hdd of=b",
-    ]
-  ) same(`parallels ${kind}: ${line}`, { given, run: line, files: ["b"], slack: M });
+  for (const line of ["convert -p -O raw a.hdd b", "convert -O parallels a.hdd b"]) {
+    same(`parallels ${kind}: ${line}`, { given, run: line, files: ["b"], slack: M });
+  }
 }
 
-// Without anything to repair, also what writes to the image, and what checks it.
+sameForEach("parallels", [
+  "map a.hdd",
+  "measure -O qcow2 a.hdd",
+  "snapshot -l a.hdd",
+  "amend -o size=1M a.hdd",
+  "bitmap --merge x -b a.hdd -F parallels a.hdd y",
+  "resize --preallocation=falloc a.hdd +1M",
+  "resize --shrink a.hdd 1M",
+  "compare a.hdd a.hdd",
+], { given: written(SMALL) });
+
+for (const line of ["convert -O qcow2 a.hdd b", "dd -O parallels bs=64k count=9 if=a.hdd of=b"]) {
+  same(`parallels: ${line}`, { given: written(SMALL), run: line, files: ["b"], slack: M });
+}
+
+// When these have failed, the reference leaves the image as if it were still in use.
+sameForEach("parallels", [
+  "rebase -u -b x -F raw a.hdd",
+  "rebase -u -b x -F nosuch a.hdd",
+  "rebase -u -c -b x -F raw a.hdd",
+  "rebase -b x -F raw a.hdd",
+  "commit a.hdd",
+  "bitmap --add a.hdd x",
+  "bitmap --remove a.hdd x",
+], {
+  given: written(SMALL),
+  // The reference names nodes that only it has.
+  normalize: (text) => text.replaceAll(/(?<=bitmaps to )\S+(?=:)/g, "a.hdd"),
+});
+
 for (const [kind, given] of Object.entries(IMAGES)) {
   for (
     const line of [
@@ -118,25 +137,8 @@ for (const [kind, given] of Object.entries(IMAGES)) {
       "check -r leaks a.hdd",
       "check -r all a.hdd",
       "resize a.hdd 10M",
-      "resize --preallocation=falloc a.hdd +1M",
-      "resize --shrink a.hdd 1M",
-      "snapshot -c s a.hdd",
     ]
   ) same(`parallels ${kind}: ${line}`, { given, run: line, files: ["a.hdd"], slack: M });
-  // When these have failed, the reference leaves the image as if it were still in use.
-  sameForEach(`parallels ${kind}`, [
-    "rebase -u -b x -F raw a.hdd",
-    "rebase -u -b x -F nosuch a.hdd",
-    "rebase -u -c -b x -F raw a.hdd",
-    "rebase -b x -F raw a.hdd",
-    "commit a.hdd",
-    "bitmap --add a.hdd x",
-    "bitmap --remove a.hdd x",
-  ], {
-    given,
-    // The reference names nodes that only it has.
-    normalize: (text) => text.replaceAll(/(?<=bitmaps to )\S+(?=:)/g, "a.hdd"),
-  });
 }
 
 for (const [kind, given] of Object.entries(DAMAGED)) {
@@ -147,7 +149,7 @@ for (const [kind, given] of Object.entries(DAMAGED)) {
       ...isLeft ? ["check a.hdd", "check --output=json a.hdd", "check -r leaks a.hdd"] : [],
       "check -r all a.hdd",
       "check -r all --output=json a.hdd",
-      "resize a.hdd 10M",
+      // As everybody who opens it for writing, this one repairs it.
       "snapshot -c s a.hdd",
     ]
   ) same(`parallels ${kind}: ${line}`, { given, run: line, files: ["a.hdd"], slack: M });
@@ -304,11 +306,9 @@ const BROKEN: Readonly<Record<string, Given>> = {
 };
 
 for (const [field, damage] of Object.entries(BROKEN)) {
-  sameForEach(`parallels, broken: ${field}`, [
-    "info a.hdd",
-    "info -f parallels a.hdd",
-    "map -f parallels a.hdd",
-  ], { given: [...written(SMALL), damage] });
+  sameForEach(`parallels, broken: ${field}`, ["info a.hdd", "map -f parallels a.hdd"], {
+    given: [...written(SMALL), damage],
+  });
 }
 
 const CLUSTER = 8 * 512;
@@ -350,12 +350,7 @@ for (const [what, extension] of Object.entries(EXTENSIONS)) {
     ),
     img("create -f qcow2 b 32k"),
   ];
-  sameForEach(`parallels, an extension with ${what}`, [
-    "info a.hdd",
-    "info --output=json a.hdd",
-    "check a.hdd",
-    "convert -O raw a.hdd c",
-  ], { given });
+  sameForEach(`parallels, an extension with ${what}`, ["info a.hdd", "check a.hdd"], { given });
   same(`parallels, an extension with ${what}: merged into another bitmap`, {
     given,
     run: `bitmap --add -g 512 -F parallels -b a.hdd --merge ${ID} b x`,
