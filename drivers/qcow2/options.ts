@@ -1,3 +1,4 @@
+import { backingFormatOf } from "../../lib/block/backing_format.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import type { Preallocation } from "../../lib/block/node.ts";
 import type { OptionSet, OptionSpec } from "../../lib/block/options.ts";
@@ -58,14 +59,6 @@ export const CREATE_OPTIONS: readonly OptionSpec[] = [
   },
 ];
 
-/** Names that a stored backing format may have: every driver of the reference, whether it is here or not. */
-const BACKING_FORMATS = new Set(
-  ("blkdebug blklogwrites blkverify bochs cloop compress copy-before-write copy-on-read dmg file " +
-    "ftp ftps gluster host_cdrom host_device http https iscsi iser luks nbd nfs null-aio null-co " +
-    "nvme parallels preallocate qcow qcow2 qed quorum raw rbd replication snapshot-access ssh " +
-    "throttle vdi vhdx vmdk vpc vvfat").split(" "),
-);
-
 /** Create options with their values checked. */
 export interface CreateParameters {
   /** 2 or 3. */
@@ -121,13 +114,7 @@ export function createParameters(options: OptionSet): CreateParameters {
     "v2": 2,
   });
   const backingFile = options.string("backing_file") ?? "";
-  const backingFormat = options.string("backing_fmt") || undefined;
-  if (backingFormat !== undefined && !BACKING_FORMATS.has(backingFormat)) {
-    throw refuse(
-      "backing_fmt",
-      `Parameter 'backing-fmt' does not accept value '${backingFormat}'`,
-    );
-  }
+  const backingFormat = backingFormatOf(options);
   const encryption = checkEncryption(options);
   const preallocation = choice<Preallocation>(options, "preallocation", "preallocation", {
     off: "off",

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { backingFormatOf } from "../../lib/block/backing_format.ts";
 import type { CreateRequest } from "../../lib/block/driver.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
@@ -32,8 +33,9 @@ const DEFAULT_TABLE = 4;
 export async function createImage(request: CreateRequest): Promise<void> {
   const { options, context: { mode } } = request;
   const name = new TextEncoder().encode(options.string("backing_file") ?? "");
+  const backingFormat = backingFormatOf(options);
   const bare = newHeader(options);
-  const header = name.length === 0 ? bare : withBacking(bare, name, options.string("backing_fmt"));
+  const header = name.length === 0 ? bare : withBacking(bare, name, backingFormat);
   await using file = await request.createBase();
   // The end of the file is that of what is in use: whatever is there has to go.
   await file.resize(0, "off");
