@@ -10,6 +10,7 @@ import type { FormatEntry, ProtocolEntry } from "../lib/block/driver.ts";
 import { probeBochs } from "./bochs/probe.ts";
 import { probeCloop } from "./cloop/probe.ts";
 import { probeDmg } from "./dmg/probe.ts";
+import { probeLuks } from "./luks/probe.ts";
 import { probeQcow2 } from "./qcow2/probe.ts";
 import { probeQed } from "./qed/probe.ts";
 import { probeHostDevice } from "./file/probe.ts";
@@ -40,6 +41,11 @@ export const FORMATS: readonly FormatEntry[] = [
     name: "dmg",
     probe: probeDmg,
     load: async () => (await import("./dmg/driver.ts")).dmg,
+  },
+  {
+    name: "luks",
+    probe: probeLuks,
+    load: async () => (await import("./luks/driver.ts")).luks,
   },
   {
     name: "parallels",

@@ -69,6 +69,4 @@ export const UNTRUSTED = {
   bitmapDirectoryBytes: 256 * 1024,
   /** Largest table of one bitmap, entries. */
   bitmapTableEntries: 65536,
-  /** Most iterations of a passphrase: about a minute. */
-  keyIterations: 2 ** 27,
 } as const;

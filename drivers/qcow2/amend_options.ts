@@ -1,3 +1,4 @@
+import { LUKS_AMEND_OPTIONS, prefixed } from "../../lib/block/luks_options.ts";
 import type { OptionSpec } from "../../lib/block/options.ts";
 
 /** What key slot options begin with. */
@@ -5,27 +6,7 @@ export const ENCRYPTION_PREFIX = "encrypt.";
 
 /** What `amend -o` takes, in the order in which the reference looks at them. */
 export const AMEND_OPTIONS: readonly OptionSpec[] = [
-  {
-    name: "encrypt.state",
-    type: "str",
-    help: "What becomes of key slots: active (a passphrase is added) or inactive",
-  },
-  { name: "encrypt.keyslot", type: "num", help: "The one key slot to change, 0 to 7" },
-  {
-    name: "encrypt.old-secret",
-    type: "str",
-    help: "Id of a secret: all key slots with that passphrase",
-  },
-  {
-    name: "encrypt.new-secret",
-    type: "str",
-    help: "Id of the secret with the passphrase to add",
-  },
-  {
-    name: "encrypt.iter-time",
-    type: "num",
-    help: "Milliseconds that hashing the new passphrase takes",
-  },
+  ...prefixed(LUKS_AMEND_OPTIONS, ENCRYPTION_PREFIX),
   { name: "size", type: "size", help: "Size of the virtual disk; a smaller one cuts it" },
   { name: "compat", type: "str", help: "Format version: 0.10 (v2) or 1.1 (v3)" },
   { name: "backing_file", type: "str", help: "Cannot be changed here, but with rebase" },

@@ -13,7 +13,6 @@ import type { OptionSet } from "../../lib/block/options.ts";
 import { inImage, passphraseOf } from "../../lib/block/passphrase.ts";
 import { CryptoError } from "../../lib/crypto/error.ts";
 import type { LuksStore } from "../../lib/crypto/luks.ts";
-import { UNTRUSTED } from "./_layout.ts";
 import { readPadded } from "./_read.ts";
 import type { Qcow2Header } from "./header.ts";
 
@@ -110,11 +109,8 @@ export async function openEncryption(
   );
   return await inImage(context.filename, async () => {
     if (old) return await oldEncryption(passphrase);
-    const { LuksVolume } = await import("../../lib/crypto/luks.ts");
-    const maxIterations = context.untrusted ? UNTRUSTED.keyIterations : Infinity;
-    return await luksEncryption(
-      await LuksVolume.open(luksStore(image), passphrase, { maxIterations }),
-    );
+    const { openLuks } = await import("../../lib/block/luks.ts");
+    return await luksEncryption(await openLuks(luksStore(image), passphrase, context), "host");
   });
 }
 

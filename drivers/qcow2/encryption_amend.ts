@@ -5,18 +5,16 @@
  * @module
  */
 import { ImageError } from "../../lib/block/error.ts";
+import { amendLuks } from "../../lib/block/luks.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
-import { inImage, passphraseOf } from "../../lib/block/passphrase.ts";
-import { amendKeySlots } from "../../lib/crypto/luks_amend.ts";
+import { ENCRYPTION_PREFIX } from "./amend_options.ts";
 import type { Qcow2Image } from "./image.ts";
 
 /**
  * Changes the key slots of an open, writable LUKS image as the `encrypt.*`
- * options say. Ended anywhere, every slot is as it was or as it is to be. With
- * `force` even that is done which nobody can undo: to erase the last key, or to
- * replace one.
+ * options say: see {@linkcode amendLuks}.
  *
- * @throws {ImageError} with the reference's texts; nothing is changed by options that do not go together.
+ * @throws {ImageError} if there is no such encryption, and as `amendLuks`.
  */
 export async function amendEncryption(
   image: Qcow2Image,
@@ -32,17 +30,5 @@ export async function amendEncryption(
       field: "encrypt",
     });
   }
-  const secret = (key: string) => {
-    const id = options.string(`encrypt.${key}`);
-    return id === undefined ? undefined : () => passphraseOf(id, context, `encrypt.${key}`);
-  };
-  await inImage(context.filename, () =>
-    amendKeySlots(volume, {
-      state: options.string("encrypt.state"),
-      keyslot: options.integer("encrypt.keyslot", "keyslot"),
-      newSecret: secret("new-secret"),
-      oldSecret: secret("old-secret"),
-      iterTime: options.exact("encrypt.iter-time"),
-      force,
-    }));
+  await amendLuks(volume, options, ENCRYPTION_PREFIX, { context, force });
 }

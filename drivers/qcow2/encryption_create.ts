@@ -4,10 +4,8 @@
  * @module
  */
 import type { DriverContext } from "../../lib/block/driver.ts";
+import type { LuksPlan } from "../../lib/block/luks.ts";
 import { inImage, passphraseOf } from "../../lib/block/passphrase.ts";
-import { masterKeyBytes } from "../../lib/crypto/algorithms.ts";
-import { DEFAULT_ITER_TIME, type LuksParameters } from "../../lib/crypto/luks.ts";
-import { luksLayout } from "../../lib/crypto/luks_header.ts";
 import { luksStore } from "./encryption.ts";
 import type { EncryptionRequest } from "./encryption_options.ts";
 import type { Qcow2Header } from "./header.ts";
@@ -20,7 +18,7 @@ export interface EncryptionPlan {
   /** The passphrase. */
   readonly passphrase: Uint8Array;
   /** LUKS: how. */
-  readonly luks?: LuksParameters;
+  readonly luks?: LuksPlan;
 }
 
 /**
@@ -34,18 +32,13 @@ export async function planEncryption(
 ): Promise<EncryptionPlan> {
   const passphrase = passphraseOf(request.secret, context, "encrypt.key-secret");
   if (request.format === "aes") return { method: 1, passphrase };
-  const luks: LuksParameters = {
-    ...request.luks,
-    iterTime: request.luks.iterTime ?? DEFAULT_ITER_TIME,
-  };
-  const { requireCreatable } = await import("../../lib/crypto/luks.ts");
-  inImage(context.filename, () => requireCreatable(luks));
-  return { method: 2, passphrase, luks };
+  const { planLuks } = await import("../../lib/block/luks.ts");
+  return { method: 2, passphrase, luks: planLuks(request.luks, context.filename) };
 }
 
 /** Bytes that the LUKS header of a planned encryption takes in the file, key slots included; 0 without one. */
 export function encryptionHeaderBytes({ luks }: EncryptionPlan): number {
-  return luks === undefined ? 0 : luksLayout(masterKeyBytes(luks)).payloadOffset;
+  return luks?.headerBytes ?? 0;
 }
 
 /** Lets the header of a new image say what it will, so that its size is known. */
@@ -74,6 +67,6 @@ export async function makeEncryption(image: Qcow2Image, plan: EncryptionPlan): P
   const { LuksVolume } = await import("../../lib/crypto/luks.ts");
   await inImage(
     context.filename,
-    () => LuksVolume.create(luksStore(image), luks, passphrase),
+    () => LuksVolume.create(luksStore(image), luks.parameters, passphrase),
   );
 }

@@ -128,16 +128,9 @@ async function writeEncrypted(
   offset: number,
   from: Uint8Array,
 ): Promise<void> {
-  const unit = encryption.sectorSize;
-  const start = offset - offset % unit;
-  const end = Math.ceil((offset + from.length) / unit) * unit;
-  if (end - start === from.length) return await writeSectors(image, encryption, offset, from);
-  await encryption.partial.run(async () => {
-    const sectors = new Uint8Array(end - start);
-    await readAt(image, start, sectors.subarray(0, unit));
-    await readAt(image, end - unit, sectors.subarray(sectors.length - unit));
-    sectors.set(from, offset - start);
-    await writeSectors(image, encryption, start, sectors);
+  await encryption.inSectors(offset, from, {
+    read: (at, into) => readAt(image, at, into),
+    write: (at, sectors) => writeSectors(image, encryption, at, sectors),
   });
 }
 

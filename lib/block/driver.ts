@@ -3,7 +3,7 @@ import type { OpenMode } from "./mode.ts";
 import type { OptionSet, OptionSpec } from "./options.ts";
 
 /** What a file that an image names is for. */
-export type ChildRole = "backing" | "data-file" | "extent" | "log";
+export type ChildRole = "backing" | "data-file" | "extent" | "header" | "log";
 
 /** What a driver gets from whoever opens or creates an image. */
 export interface DriverContext {
@@ -107,6 +107,11 @@ export interface MeasureResult {
 export interface FormatDriver extends DriverBase {
   /** The node above passes through: no metadata of its own, needs only what its user needs (raw). */
   readonly transparent: boolean;
+  /**
+   * What others write to the file meanwhile is the guest's business: the metadata in it do not change in
+   * normal use. Locks are taken as for a transparent format.
+   */
+  readonly sharesFile?: boolean;
   /** Its nodes take compressed clusters (`BlockNode.packer`) if their options do not forbid it. */
   readonly packs?: boolean;
   /** Runtime options (`--image-opts`), without the common ones. */

@@ -1,6 +1,7 @@
 /**
  * Guest data of encrypted images: sectors of 512 bytes, each under its number
- * in the file (LUKS) or on the disk (the old encryption of qcow and qcow2).
+ * in the file (LUKS in qcow2) or on the disk (LUKS by itself, the old
+ * encryption of qcow and qcow2).
  *
  * @module
  */
@@ -27,20 +28,31 @@ export interface DataPlace {
   readonly guest: number;
 }
 
+/** By which of the two a sector has its number. */
+export type SectorNumbers = keyof DataPlace;
+
+/** How whoever has encrypted data reads and writes it. Offsets are bytes on the disk. */
+export interface DataAccess {
+  /** Fills `into`. */
+  read(offset: number, into: Uint8Array): Promise<void>;
+  /** Encrypts and writes whole sectors. */
+  write(offset: number, from: Uint8Array): Promise<void>;
+}
+
 /** The encryption of an open image's guest data. Whoever closes the image disposes of it. */
 export class DataEncryption implements Disposable {
-  /** Bytes that are encrypted as a whole. */
-  readonly sectorSize = SECTOR;
   /** The LUKS volume with the key, `undefined` with the old encryption. */
   readonly volume: LuksVolume | undefined;
   /** Held by writes of parts of sectors, which have to read the rest. */
-  readonly partial: Mutex = new Mutex();
+  readonly #partial = new Mutex();
+  readonly #numbers: SectorNumbers;
   readonly #cipher: SectorCipher;
   readonly #buffers: Uint8Array[] = [];
 
-  /** Encryption with a cipher, by sectors of the file if there is a volume, else by those of the disk. */
-  constructor(cipher: SectorCipher, volume?: LuksVolume) {
+  /** Encryption with a cipher. */
+  constructor(cipher: SectorCipher, numbers: SectorNumbers, volume?: LuksVolume) {
     this.#cipher = cipher;
+    this.#numbers = numbers;
     this.volume = volume;
   }
 
@@ -58,6 +70,20 @@ export class DataEncryption implements Disposable {
     await readPadded(file, place.host, sectors);
     this.#cipher.decrypt(sectors, sectors, this.#sector(place));
     into.set(sectors.subarray(skip, skip + into.length));
+  }
+
+  /** Hands bytes on in whole sectors, of which those that are written in part are read before. */
+  async inSectors(offset: number, from: Uint8Array, access: DataAccess): Promise<void> {
+    const start = offset - offset % SECTOR;
+    const end = Math.ceil((offset + from.length) / SECTOR) * SECTOR;
+    if (end - start === from.length) return await access.write(offset, from);
+    await this.#partial.run(async () => {
+      const sectors = new Uint8Array(end - start);
+      await access.read(start, sectors.subarray(0, SECTOR));
+      await access.read(end - SECTOR, sectors.subarray(sectors.length - SECTOR));
+      sectors.set(from, offset - start);
+      await access.write(start, sectors);
+    });
   }
 
   /** Encrypts and writes whole sectors. */
@@ -80,14 +106,17 @@ export class DataEncryption implements Disposable {
     this.#cipher[Symbol.dispose]();
   }
 
-  #sector({ host, guest }: DataPlace): number {
-    return (this.volume === undefined ? guest : host) / SECTOR;
+  #sector(place: DataPlace): number {
+    return place[this.#numbers] / SECTOR;
   }
 }
 
 /** LUKS. */
-export async function luksEncryption(volume: LuksVolume): Promise<DataEncryption> {
-  return new DataEncryption(await volume.cipher(), volume);
+export async function luksEncryption(
+  volume: LuksVolume,
+  numbers: SectorNumbers,
+): Promise<DataEncryption> {
+  return new DataEncryption(await volume.cipher(), numbers, volume);
 }
 
 const OLD_CIPHER: CipherSpec = { cipher: "aes-128", mode: "cbc", ivgen: "plain64" };
@@ -96,5 +125,5 @@ const OLD_CIPHER: CipherSpec = { cipher: "aes-128", mode: "cbc", ivgen: "plain64
 export async function oldEncryption(passphrase: Uint8Array): Promise<DataEncryption> {
   const key = new Uint8Array(OLD_KEY_BYTES);
   key.set(passphrase.subarray(0, key.length));
-  return new DataEncryption(createSectorCipher(await loadNodeCrypto(), OLD_CIPHER, key));
+  return new DataEncryption(createSectorCipher(await loadNodeCrypto(), OLD_CIPHER, key), "guest");
 }

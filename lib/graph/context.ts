@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { ChildRole, DriverContext } from "../block/driver.ts";
+import type { ChildRole, DriverContext, FormatDriver } from "../block/driver.ts";
 import { ImageError } from "../block/error.ts";
 import { childAccess, type NodeAccess, type OpenMode } from "../block/mode.ts";
 import type { BlockNode } from "../block/node.ts";
@@ -129,9 +129,17 @@ export async function createBelow(
   );
 }
 
-/** What an image needs of a file of its own; a file of mere guest data may be written by others. */
+/** Whether others may write the file below an image as far as the image goes. */
+export function sharesFile({ transparent, sharesFile = false }: FormatDriver): boolean {
+  return transparent || sharesFile;
+}
+
+/**
+ * What an image needs of a file of its own; a file of mere guest data may be written by others, and so may
+ * a header that does not change in normal use.
+ */
 export function roleAccess(role: ChildRole, mode: OpenMode): NodeAccess {
-  const access = childAccess(mode, false);
+  const access = childAccess(mode, role === "header");
   if (role !== "data-file" || mode.exclusive) return access;
   return { uses: access.uses, unshares: access.unshares.filter((other) => other !== "write") };
 }

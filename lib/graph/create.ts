@@ -13,7 +13,7 @@ import {
 import type { DriverContext, FormatDriver, ProtocolDriver } from "../block/driver.ts";
 import { ImageError } from "../block/error.ts";
 import { OptionSet, type OptionSpec } from "../block/options.ts";
-import { createBelow, driverContext, openLocked } from "./context.ts";
+import { createBelow, driverContext, openLocked, sharesFile } from "./context.ts";
 import type { Environment } from "./environment.ts";
 import { resolveRelative } from "./names.ts";
 import { openNode } from "./open.ts";
@@ -103,7 +103,7 @@ export async function createNode(
       options,
       context,
       async createBase() {
-        const access = childAccess(CREATING, format.transparent);
+        const access = childAccess(CREATING, sharesFile(format));
         await requireUnused(name, access, environment);
         const below = optionsBelow(format, options);
         onCreate(name, await createBelow(name, below, CREATING, environment));

@@ -39,6 +39,7 @@ const ROLES: Readonly<Record<ChildRole, string>> = {
   backing: "backing file",
   "data-file": "data file",
   extent: "extent",
+  header: "header",
   log: "log file",
 };
 

@@ -10,7 +10,7 @@ import { childAccess, type OpenMode } from "../block/mode.ts";
 import type { BlockNode } from "../block/node.ts";
 import type { OptionSpec } from "../block/options.ts";
 import { errnoText } from "../io/errno.ts";
-import { belowFormat, closeAfterError, driverContext, roleAccess } from "./context.ts";
+import { belowFormat, closeAfterError, driverContext, roleAccess, sharesFile } from "./context.ts";
 import { detectingZeroes } from "./detect_zeroes.ts";
 import type { Environment } from "./environment.ts";
 import { gateOf } from "./gate.ts";
@@ -203,7 +203,7 @@ async function openFormatNode(
     }
     const lowest = lowestFile(file);
     if (request.as === "image") around.trail.enter(lowest, request.filename ?? lowest.filename);
-    await file.lock?.(childAccess(settings.mode, driver.transparent));
+    await file.lock?.(childAccess(settings.mode, sharesFile(driver)));
     const probed = named === undefined ? format : undefined;
     const image = new FormatImage(request, driver, file, settings, around);
     return await image.open(probed, noBacking);
@@ -317,11 +317,6 @@ class FormatImage {
     const specs: readonly OptionSpec[] = driver.openOptions;
     const strong = strongOptions(options, specs);
     const own = takeOptions(options, specs);
-    const children = driver.optionalChildren ?? [];
-    if (mode.metadataOnly) {
-      // Not opened, but not wrong either.
-      for (const child of children) this.#takeChild(child);
-    }
     const context = driverContext(this.#file.filename, mode, this.#around.environment, {
       looksForeign: probed && ((head) => probeHead(head, "") !== probed),
       openChild: (name) => this.#openChild(name),
@@ -330,6 +325,10 @@ class FormatImage {
     const node = await inWords(this.#file, () => driver.open(this.#file, own, context));
     try {
       own.settled();
+      if (mode.metadataOnly) {
+        // What the driver did not need is not wrong either.
+        for (const child of driver.optionalChildren ?? []) this.#takeChild(child);
+      }
       const backing = await this.#attachBacking(node, noBacking);
       this.#shown.text = describeFormat(node, { strong, backing });
       refuseOthers(options, `Block format '${driver.name}' does not support`);
