@@ -35,14 +35,14 @@ export class Backing implements BackingLink {
 
   /**
    * Finds out whether the parent is what it was. If not, what it holds is kept from whoever would read it
-   * without asking the image.
+   * without asking the image, unless it is open for writing: then it is about to get what the image holds.
    */
   async check(): Promise<void> {
     const { backing } = this.#image;
     try {
       await this.#image.requireParent();
     } catch {
-      if (backing !== null) this.#wrong = withheld(backing);
+      if (backing?.readOnly) this.#wrong = withheld(backing);
     }
     this.#isChecked = true;
   }
