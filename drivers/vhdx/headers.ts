@@ -106,6 +106,11 @@ export class Headers {
     return readU32LE(this.#current, AT.logLength);
   }
 
+  /** Whether there is a log to look at. */
+  get hasLog(): boolean {
+    return this.logLength > 0 && !equalGuids(this.logGuid, NO_GUID);
+  }
+
   /**
    * Changes both headers, one after the other: one of them is whole at any time. What was written before
    * is safe before.
@@ -138,9 +143,9 @@ export class Headers {
     const offset = readU64LE(this.#current, AT.logOffset);
     if (
       offset < MIB || offset > Number.MAX_SAFE_INTEGER ||
-      !isAligned(this.logOffset, MIB) || !isAligned(this.logLength, MIB) ||
-      readU16LE(this.#current, AT.logVersion) !== 0
+      !isAligned(this.logOffset, MIB) || readU16LE(this.#current, AT.logVersion) !== 0
     ) throw invalid(this.#file, "log");
+    if (this.hasLog && !isAligned(this.logLength, MIB)) throw invalid(this.#file, "log length");
   }
 }
 
@@ -176,9 +181,4 @@ export function newHeaders(logLength: number): [Uint8Array, Uint8Array] {
   setSum(header);
   setSum(second);
   return [header, second];
-}
-
-/** Whether headers say that there is a log to look at. */
-export function hasLog(headers: Headers): boolean {
-  return headers.logLength > 0 && !equalGuids(headers.logGuid, NO_GUID);
 }

@@ -11,7 +11,7 @@ import { divideUp } from "../../lib/bytes/align.ts";
 import { hasSignature, invalid, MAX_TABLE_UNTRUSTED } from "./_layout.ts";
 import { BlockTable, ENTRY_SIZE } from "./block_table.ts";
 import { checkEntries } from "./check.ts";
-import { hasLog, Headers } from "./headers.ts";
+import { Headers } from "./headers.ts";
 import { type Metadata, readMetadata, tableEntries } from "./metadata.ts";
 import { SIGNATURE } from "./probe.ts";
 import { readRegions, Regions } from "./regions.ts";
@@ -48,7 +48,7 @@ export async function openVhdx(file: BlockNode, context: DriverContext): Promise
   await readPadded(file, 0, head);
   if (!hasSignature(head, SIGNATURE)) throw invalid(file, "signature");
   const headers = await Headers.read(file);
-  const wasReplayed = hasLog(headers) && await replay(file, headers, context);
+  const wasReplayed = headers.hasLog && await replay(file, headers, context);
   const regions = new Regions();
   regions.add({ offset: headers.logOffset, length: headers.logLength });
   const { table: range, metadata: metadataRange } = await readRegions(

@@ -5,8 +5,9 @@
  */
 import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
+import { isAligned } from "../../lib/bytes/align.ts";
 import { readU32LE, writeU32LE, writeU64LE } from "../../lib/bytes/endian.ts";
-import { putSignature, setSum } from "./_layout.ts";
+import { MIB, putSignature, setSum } from "./_layout.ts";
 import { newGuid, NO_GUID } from "./guid.ts";
 import type { Headers } from "./headers.ts";
 import { ENTRY_AT, LOG_SECTOR, LogSignature } from "./log.ts";
@@ -34,12 +35,12 @@ export class LogWriter {
    * Changes the sector of 4096 bytes at `offset` of the file. What it refers to is safe before it is
    * changed, and it is safe itself when this resolves.
    *
-   * @throws {ImageError} `EINVAL` for an image without a log; `EIO` after an error that left an entry in
+   * @throws {ImageError} `EINVAL` for an image without a proper log; `EIO` after an error that left an entry in
    * the log: it has to be replayed first.
    */
   async change(offset: number, bytes: Uint8Array): Promise<void> {
     const { logOffset, logLength } = this.#headers;
-    if (logLength === 0) {
+    if (logLength === 0 || !isAligned(logLength, MIB)) {
       throw ImageError.fromErrno("EINVAL", { file: this.#file.filename, field: "log length" });
     }
     if (this.#isStuck) {

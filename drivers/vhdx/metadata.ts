@@ -55,14 +55,14 @@ export interface Metadata {
 /**
  * Reads the metadata region.
  *
- * @throws {ImageError} `EINVAL`, and `ENOTSUP` for a required item that nobody knows.
+ * @throws {ImageError} `EINVAL`, and `ENOTSUP` for an item that is missing, or is required and nobody knows it.
  */
 export async function readMetadata(file: BlockNode, region: FileRange): Promise<Metadata> {
   const items = await readTable(file, region);
   const wrong = (field: string) => invalid(file, `metadata: ${field}`);
   const read = async (name: keyof typeof Item, length: number) => {
     const item = items.get(name);
-    if (item === undefined) throw wrong(name);
+    if (item === undefined) throw unsupported(file, `metadata: ${name}`);
     const bytes = new Uint8Array(length);
     await readPadded(file, item.offset, bytes);
     return bytes;
@@ -82,10 +82,7 @@ export async function readMetadata(file: BlockNode, region: FileRange): Promise<
     throw wrong("block size");
   }
   if (sectorSize !== 512 && sectorSize !== 4096) {
-    throw ImageError.fromErrno("ENOTSUP", {
-      file: file.filename,
-      field: "metadata: logical sector size",
-    });
+    throw unsupported(file, "metadata: logical sector size");
   }
   if (size > Number.MAX_SAFE_INTEGER) {
     throw new ImageError("Disks of 2^53 bytes and more are not supported", {
@@ -105,6 +102,10 @@ export async function readMetadata(file: BlockNode, region: FileRange): Promise<
   };
 }
 
+function unsupported(file: BlockNode, field: string): ImageError {
+  return ImageError.fromErrno("ENOTSUP", { file: file.filename, field });
+}
+
 async function readTable(
   file: BlockNode,
   region: FileRange,
@@ -121,7 +122,7 @@ async function readTable(
     const name = names.find((name) => equalGuids(guid, Item[name]));
     if (name === undefined) {
       if ((readU32LE(bytes, at + 24) & REQUIRED) === 0) continue;
-      throw ImageError.fromErrno("ENOTSUP", { file: file.filename, field: "metadata" });
+      throw unsupported(file, "metadata");
     }
     if (items.has(name)) throw invalid(file, `metadata: ${name}`);
     items.set(name, {

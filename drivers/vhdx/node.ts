@@ -125,7 +125,14 @@ class VhdxNode implements BlockNode {
 
   async locate(offset: number, length: number): Promise<Extent> {
     requireRange(this, offset, length);
-    return await extentAt(this.#image, offset, length);
+    try {
+      return await extentAt(this.#image, offset, length);
+    } catch {
+      // Reading says what is wrong.
+      const { clusterSize } = this.limits;
+      const rest = clusterSize - offset % clusterSize;
+      return { length: Math.min(length, rest), state: "data", compressed: false };
+    }
   }
 
   async flush(): Promise<void> {

@@ -5,7 +5,7 @@ import { READ_ONLY } from "../../lib/block/mode.ts";
 import { openImage } from "../../lib/graph/open.ts";
 import { QUIET } from "../../lib/graph/environment.ts";
 import { withoutDrawn, withoutDrawnInLog } from "../drivers/vhdx/_mask.ts";
-import { reference, sha256, useQimg, useReference, writeWithReference } from "../_reference.ts";
+import { reference, useQimg, useReference, writeWithReference } from "../_reference.ts";
 import { tempDir } from "../_temp.ts";
 import { disk, type Given, img, ioAs, same, sameForEach, truncate } from "./_cases.ts";
 
@@ -74,25 +74,19 @@ const SOURCE: readonly Given[] = [
 
 for (
   const line of [
-    "create -f vhdx a.vhdx 1M",
     "create -f vhdx a.vhdx 1",
-    "create -f vhdx a.vhdx 10000001",
     "create -f vhdx a.vhdx 1G",
     "create -f vhdx a.vhdx 1073742336",
     "create -f vhdx a.vhdx 200G",
-    "create -f vhdx a.vhdx 64T",
     "create -f vhdx -o size=5M a.vhdx",
-    "create -f vhdx -o block_size=1M a.vhdx 100M",
     "create -f vhdx -o block_size=1M a.vhdx 5G",
     "create -f vhdx -o block_size=100 a.vhdx 100M",
     "create -f vhdx -o block_size=256M a.vhdx 1T",
     "create -f vhdx -o block_size=1G a.vhdx 1T",
-    "create -f vhdx -o subformat=dynamic a.vhdx 100M",
     "create -f vhdx -o subformat=fixed a.vhdx 17M",
     "create -f vhdx -o subformat=fixed,block_size=1M a.vhdx 3000001",
     "create -f vhdx -o subformat=fixed,block_state_zero=off,block_size=1M a.vhdx 4M",
     "create -f vhdx -o subformat=fixed,block_state_zero=off a.vhdx 10000001",
-    "create -f vhdx -o subformat=fixed,block_state_zero=off,block_size=1M a.vhdx 5G",
     "create -f vhdx -o block_state_zero=off a.vhdx 30M",
     "create -f vhdx -o block_state_zero=on,log_size=1 a.vhdx 30M",
     "create -q -f vhdx a.vhdx 3M",
@@ -100,23 +94,25 @@ for (
 ) same(`vhdx: ${line}`, { run: line, files: ["a.vhdx"], mask, slack: 2 * M, code: 0 });
 
 // An empty disk has the largest table.
-same("vhdx: an empty disk", {
-  run: "create -f vhdx a.vhdx 0",
-  files: ["a.vhdx"],
-  slack: 80 * M,
-  mask: (bytes) => withoutDrawn(bytes, 2 * M + 64 * M + 0x10010),
-});
-same("vhdx: a larger log", {
-  run: "create -f vhdx -o log_size=5000001 a.vhdx 3M",
-  files: ["a.vhdx"],
-  slack: 2 * M,
-  mask: (bytes) => withoutDrawn(bytes, 7 * M + 0x10010),
-});
-same("vhdx: a large table", {
-  run: "create -f vhdx -o block_size=1M a.vhdx 1T",
-  images: [{ name: "a.vhdx", format: "vhdx", check: true }],
-  slack: 12 * M,
-});
+sameForEach("vhdx", [
+  "create -f vhdx a.vhdx 0",
+  "create -f vhdx -o subformat=fixed,block_state_zero=off,block_size=4M a.vhdx 5G",
+], { images: [{ name: "a.vhdx", format: "vhdx", check: true }], slack: 80 * M, code: 0 });
+for (
+  const [line, metadata] of [
+    ["create -f vhdx -o log_size=5000001 a.vhdx 3M", 7 * M],
+    ["create -f vhdx -o block_size=1M a.vhdx 1T", 11 * M],
+    ["create -f vhdx a.vhdx 64T", 11 * M],
+  ] as const
+) {
+  same(`vhdx: ${line}`, {
+    run: line,
+    files: ["a.vhdx"],
+    slack: 12 * M,
+    mask: (bytes) => withoutDrawn(bytes, metadata + 0x10010),
+    code: 0,
+  });
+}
 
 sameForEach("vhdx: refused, and nothing is left", [
   "create -f vhdx a.vhdx 65T",
@@ -125,10 +121,10 @@ sameForEach("vhdx: refused, and nothing is left", [
   "create -f vhdx -o log_size=5G a.vhdx 1M",
   "create -f vhdx -o block_size=3M a.vhdx 1M",
   "create -f vhdx -o block_size=2049k a.vhdx 1M",
-], { leftByReference: ["a.vhdx"], code: 1 });
-sameForEach("vhdx: refused", [
   "create -f vhdx -o subformat=Fixed a.vhdx 1M",
   "create -f vhdx -o subformat= a.vhdx 1M",
+], { leftByReference: ["a.vhdx"], code: 1 });
+sameForEach("vhdx: refused", [
   "create -f vhdx -o block_state_zero=x a.vhdx 1M",
   "create -f vhdx -o log_size=x a.vhdx 1M",
   "create -f vhdx -o cluster_size=1M a.vhdx 1M",
@@ -202,13 +198,11 @@ async function copyHeader(path: string): Promise<void> {
 const LOOKING = [
   "info a.vhdx",
   "info --output=json a.vhdx",
-  "info -f vhdx a.vhdx",
   "map a.vhdx",
   "map --output=json a.vhdx",
   "check a.vhdx",
   "check --output=json a.vhdx",
   "check -r all a.vhdx",
-  "check -r leaks -f vhdx a.vhdx",
   "measure -O qcow2 a.vhdx",
   "measure -O raw a.vhdx",
   "resize a.vhdx 10M",
@@ -218,22 +212,32 @@ const LOOKING = [
   "amend -o size=1M a.vhdx",
   "rebase -u -b x -F raw a.vhdx",
   "commit a.vhdx",
-  "bitmap --add a.vhdx b",
 ];
 
+/** Those of which all is looked at. */
+const COMMON = ["dynamic", "fixed, with all blocks"];
+
 for (const [kind, given] of Object.entries(IMAGES)) {
-  sameForEach(`vhdx ${kind}`, LOOKING, { given, ...(kind === "of no size" ? {} : { mask }) });
-  sameForEach(`vhdx ${kind}: content`, [
-    "convert -O raw a.vhdx b",
+  const lines = COMMON.includes(kind)
+    ? LOOKING
+    : ["info --output=json a.vhdx", "map --output=json a.vhdx", "check a.vhdx"];
+  sameForEach(`vhdx ${kind}`, lines, { given });
+  same(`vhdx ${kind}: to raw`, {
+    given,
+    run: "convert -O raw a.vhdx b",
+    images: [{ name: "b", format: "raw" }],
+    code: 0,
+  });
+  if (!COMMON.includes(kind)) continue;
+  sameForEach(`vhdx ${kind}: to raw`, [
     "convert -O raw -S 0 a.vhdx b",
     "convert -O raw -S 1M a.vhdx b",
   ], { given, images: [{ name: "b", format: "raw" }], code: 0 });
-  sameForEach(`vhdx ${kind}: content`, [
+  sameForEach(`vhdx ${kind}: to qcow2`, [
     "convert -O qcow2 a.vhdx b",
     "convert -c -O qcow2 a.vhdx b",
     "dd -O qcow2 if=a.vhdx of=b bs=64k skip=3 count=70",
-  ], { given, images: ["b"] });
-  if (kind === "of no size") continue;
+  ], { given, images: ["b"], code: 0 });
   same(`vhdx ${kind}: to itself`, {
     given,
     run: "convert -O vhdx a.vhdx b.vhdx",
@@ -332,16 +336,14 @@ const DAMAGED: Readonly<Record<string, Given>> = {
   "a state that there is not": entry(0, 0x800004n),
 };
 for (const [what, damage] of Object.entries(DAMAGED)) {
-  sameForEach(`vhdx with ${what}`, [
-    "info a.vhdx",
-    "check a.vhdx",
-    "check --output=json a.vhdx",
-    "check -r all a.vhdx",
-    "convert -m 1 -O raw a.vhdx b",
-    "dd if=a.vhdx of=b bs=1M count=6",
-  ], {
-    given: [...DYNAMIC, damage],
-    ...(what.includes("partial") || what.includes("state") ? { leftByReference: [] } : {}),
+  const given = [...DYNAMIC, damage];
+  sameForEach(`vhdx with ${what}`, ["check a.vhdx"], { given });
+  const isUnreadable = /partial|state/.test(what);
+  // Others cannot even be opened.
+  sameForEach(`vhdx with ${what}`, ["info a.vhdx"], { given });
+  sameForEach(`vhdx with ${what}`, ["convert -m 1 -O raw a.vhdx b"], {
+    given,
+    ...(isUnreadable ? { leftByReference: ["b"] } : {}),
   });
 }
 
@@ -414,7 +416,7 @@ const BROKEN: Readonly<Record<string, Given>> = {
   "nothing": truncate("a.vhdx", 0),
 };
 for (const [field, damage] of Object.entries(BROKEN)) {
-  sameForEach(`vhdx, broken: ${field}`, ["info -f vhdx a.vhdx", "check -f vhdx a.vhdx"], {
+  sameForEach(`vhdx, broken: ${field}`, ["info -f vhdx a.vhdx"], {
     given: [...DYNAMIC, damage],
   });
 }
@@ -461,7 +463,11 @@ const LIVES: Readonly<Record<string, readonly string[]>> = {
   "flushes": ["write -P 1 0 4k", "flush", "write -P 2 2M 4k", "flush"],
 };
 for (const [how, requests] of Object.entries(LIVES)) {
-  for (const options of ["", ",block_state_zero=off", ",subformat=fixed"]) {
+  for (
+    const options of how === "over blocks"
+      ? ["", ",block_state_zero=off", ",subformat=fixed"]
+      : [""]
+  ) {
     Deno.test({
       name: `vhdx written alike: ${how}${options}`,
       ignore: reference.ignore,
@@ -479,7 +485,7 @@ for (const [how, requests] of Object.entries(LIVES)) {
         const [theirs, ours] = await Promise.all(
           ["theirs.vhdx", "ours.vhdx"].map((name) => Deno.readFile(dir.file(name))),
         );
-        assertEquals(sequences(ours!, theirs!), sequences(theirs!, ours!), "sequence numbers");
+        assertEquals(sequenceOf(ours!), sequenceOf(theirs!), "header that counts");
         const [expected, actual] = [withoutDrawnInLog(theirs!), withoutDrawnInLog(ours!)];
         assertEquals(actual.length, expected.length);
         assertEquals(actual.findIndex((byte, at) => byte !== expected[at]), -1);
@@ -489,7 +495,7 @@ for (const [how, requests] of Object.entries(LIVES)) {
 }
 
 /** By how much the sequence number of the second header is above that of the first. */
-function sequences(bytes: Uint8Array, _other: Uint8Array): bigint {
+function sequenceOf(bytes: Uint8Array): bigint {
   const view = new DataView(bytes.buffer);
   return view.getBigUint64(0x20008, true) - view.getBigUint64(0x10008, true);
 }
@@ -521,8 +527,10 @@ Deno.test({
     await using dir = await tempDir();
     const { stdout } = await new Deno.Command("bzcat", { args: [SAMPLE.pathname] }).output();
     await Deno.writeFile(dir.file("a.vhdx"), stdout);
-    await useReference(["convert", "-O", "raw", "a.vhdx", "theirs"], { cwd: dir.path });
-    await useQimg(["convert", "-O", "raw", "a.vhdx", "ours"], { cwd: dir.path });
-    assertEquals(await sha256(dir.file("ours")), await sha256(dir.file("theirs")));
+    const cwd = dir.path;
+    await useReference(["convert", "-O", "raw", "a.vhdx", "theirs"], { cwd });
+    await useQimg(["convert", "-O", "raw", "a.vhdx", "ours"], { cwd });
+    const args = ["compare", "-s", "-f", "raw", "-F", "raw", "ours", "theirs"];
+    assertEquals(await useReference(args, { cwd }), "Images are identical.\n");
   },
 });

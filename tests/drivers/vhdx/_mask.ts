@@ -18,13 +18,15 @@ export function withoutDrawn(bytes: Uint8Array, page83 = 0x310010): Uint8Array {
   return bytes;
 }
 
-/** The same, and the GUIDs and checksums of entries of a log of 1 MiB. */
+/** The same, and what is not equal in entries of a log of 1 MiB. */
 export function withoutDrawnInLog(bytes: Uint8Array): Uint8Array {
   withoutDrawn(bytes);
   for (let at = 0x100000; at < 0x200000; at += 4096) {
     if (bytes[at] !== 0x6c) continue;
     bytes.fill(0, at + 4, at + 8);
     bytes.fill(0, at + 32, at + 48);
+    // Behind its only descriptor the reference leaves what was in memory.
+    bytes.fill(0, at + 96, at + 4096);
   }
   return bytes;
 }
