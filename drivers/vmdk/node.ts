@@ -33,7 +33,6 @@ export async function openNode(file: BlockNode, context: DriverContext): Promise
 /** The node of an open image. */
 class VmdkNode implements BlockNode {
   readonly driver = "vmdk";
-  readonly filename: string;
   readonly readOnly: boolean;
   readonly length: number;
   readonly limits: NodeLimits;
@@ -52,7 +51,6 @@ class VmdkNode implements BlockNode {
   constructor(image: VmdkImage) {
     const { file, context, extents } = image.facts;
     this.#image = image;
-    this.filename = context.filename;
     this.readOnly = !context.mode.writable;
     this.length = image.length;
     const grains = extents.filter((extent): extent is GrainExtent => extent.kind === "grains");
@@ -62,7 +60,11 @@ class VmdkNode implements BlockNode {
       zeroAlignment: grains.reduce((most, { grainSize }) => Math.max(most, grainSize), 0),
     };
     this.children = [
-      ...extents.map((extent, index) => ({ name: `extents.${index}`, node: extent.file }))
+      ...extents.map((extent, index) => ({
+        name: `extents.${index}`,
+        node: extent.file,
+        stored: true,
+      }))
         .filter(({ node }) => node !== file).reverse(),
       { name: "file", node: file },
     ];
@@ -93,6 +95,11 @@ class VmdkNode implements BlockNode {
         finish: () => stream.finish(),
       };
     }
+  }
+
+  /** Known for good only when everything is open. */
+  get filename(): string {
+    return this.#image.facts.context.filename;
   }
 
   async read(offset: number, into: Uint8Array): Promise<void> {

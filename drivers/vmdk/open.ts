@@ -181,7 +181,7 @@ function placed(extents: readonly Omit<DiskExtent, "start">[], file: BlockNode):
 function extentPath(name: string, descriptor: BlockNode): string {
   const isWindows = Deno.build.os === "windows";
   if (isWindows ? /^(?:[\\/]|[A-Za-z]:)/.test(name) : name.startsWith("/")) return name;
-  const { filename, local } = descriptor;
+  const { filename, local } = bottomOf(descriptor);
   if (local === undefined && !filename.includes("/")) {
     throw new ImageError(
       `Cannot use relative paths with VMDK descriptor file '${filename}'`,
@@ -190,6 +190,12 @@ function extentPath(name: string, descriptor: BlockNode): string {
   }
   const folder = Math.max(filename.lastIndexOf("/"), isWindows ? filename.lastIndexOf("\\") : -1);
   return filename.slice(0, folder + 1) + name;
+}
+
+/** The file that the descriptor really lies in. */
+function bottomOf(node: BlockNode): BlockNode {
+  const below = node.children.find(({ name }) => name === "file");
+  return below === undefined ? node : bottomOf(below.node);
 }
 
 async function openExtent(

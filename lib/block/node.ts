@@ -68,6 +68,8 @@ export interface NodeChild {
   readonly name: string;
   /** The child. */
   readonly node: BlockNode;
+  /** Only the image says which it is: no option can, and the name of the node above does not repeat it. */
+  readonly stored?: boolean;
 }
 
 /** A plain local file that other threads may open by its path. */

@@ -74,6 +74,7 @@ export function describeFormat(node: BlockNode, { strong, backing }: Circumstanc
   const children: Record<string, JsonValue> = {};
   // The one that was attached first comes first.
   for (const child of node.children.toReversed()) {
+    if (child.stored) continue;
     children[child.name] = descriptionOf(child.node).options;
   }
   if (backing !== undefined) {
