@@ -11,6 +11,7 @@ import { probeBochs } from "./bochs/probe.ts";
 import { probeCloop } from "./cloop/probe.ts";
 import { probeDmg } from "./dmg/probe.ts";
 import { probeLuks } from "./luks/probe.ts";
+import { probeQcow } from "./qcow/probe.ts";
 import { probeQcow2 } from "./qcow2/probe.ts";
 import { probeQed } from "./qed/probe.ts";
 import { probeHostDevice } from "./file/probe.ts";
@@ -51,6 +52,11 @@ export const FORMATS: readonly FormatEntry[] = [
     name: "parallels",
     probe: probeParallels,
     load: async () => (await import("./parallels/driver.ts")).parallels,
+  },
+  {
+    name: "qcow",
+    probe: probeQcow,
+    load: async () => (await import("./qcow/driver.ts")).qcow,
   },
   {
     name: "qcow2",

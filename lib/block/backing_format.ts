@@ -9,6 +9,11 @@ const BACKING_FORMATS = new Set(
     "throttle vdi vhdx vmdk vpc vvfat").split(" "),
 );
 
+/** Whether the reference has a driver of this name. */
+export function isBackingFormat(name: string): boolean {
+  return BACKING_FORMATS.has(name);
+}
+
 /**
  * The option `backing_fmt` of an image that stores the format of its backing file.
  *
@@ -16,7 +21,7 @@ const BACKING_FORMATS = new Set(
  */
 export function backingFormatOf(options: OptionSet): string | undefined {
   const format = options.string("backing_fmt") || undefined;
-  if (format === undefined || BACKING_FORMATS.has(format)) return format;
+  if (format === undefined || isBackingFormat(format)) return format;
   throw new ImageError(`Parameter 'backing-fmt' does not accept value '${format}'`, {
     errno: "EINVAL",
     field: "backing_fmt",
