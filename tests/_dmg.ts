@@ -41,11 +41,13 @@ export interface DmgOptions {
   readonly sectors?: number | bigint;
   /** What else stands in the property list, or between the resources. */
   readonly extra?: Uint8Array;
+  /** How many bytes the resources are said to be shorter than they are. */
+  readonly shorten?: number;
 }
 
 /** The bytes of an image. */
 export function dmgImage(options: DmgOptions): Uint8Array<ArrayBuffer> {
-  const { layout = "plist", dataOffset = 0, padding = 0, extra } = options;
+  const { layout = "plist", dataOffset = 0, padding = 0, extra, shorten = 0 } = options;
   const data: Uint8Array[] = [new Uint8Array(dataOffset)];
   let dataLength = 0;
   let sector = 0;
@@ -68,7 +70,7 @@ export function dmgImage(options: DmgOptions): Uint8Array<ArrayBuffer> {
   });
   data.push(new Uint8Array(padding));
   const blobs = extra === undefined ? tables : [extra, ...tables];
-  const index = layout === "plist" ? plistOf(blobs) : resourcesOf(blobs);
+  const index = layout === "plist" ? plistOf(blobs) : resourcesOf(blobs, shorten);
   const indexOffset = dataOffset + dataLength + padding;
   const koly = new Uint8Array(512);
   const view = new DataView(koly.buffer);
@@ -125,7 +127,7 @@ function plistOf(blobs: readonly Uint8Array[]): Uint8Array {
 }
 
 /** Resources from byte 256 on, as old images have them, and an empty map behind them. */
-function resourcesOf(blobs: readonly Uint8Array[]): Uint8Array {
+function resourcesOf(blobs: readonly Uint8Array[], shorten: number): Uint8Array {
   const data = concat(blobs.flatMap((blob) => {
     const size = new Uint8Array(4);
     new DataView(size.buffer).setUint32(0, blob.length);
@@ -135,7 +137,7 @@ function resourcesOf(blobs: readonly Uint8Array[]): Uint8Array {
   const view = new DataView(header.buffer);
   view.setUint32(0, 256);
   view.setUint32(4, 256 + data.length);
-  view.setUint32(8, data.length);
+  view.setUint32(8, data.length - shorten);
   view.setUint32(12, 30);
   return concat([header, data, new Uint8Array(30)]);
 }

@@ -45,7 +45,8 @@ class DmgNode extends ReadOnlyNode {
   static async open(file: BlockNode, context: DriverContext): Promise<DmgNode> {
     requireReadOnly(context);
     const trailer = await readTrailer(file, context);
-    return new DmgNode(file, context, trailer.length, await readTable(file, trailer, context));
+    const chunks = await readTable(file, trailer, context);
+    return new DmgNode(file, context, diskLength(trailer.length, context), chunks);
   }
 
   async read(offset: number, into: Uint8Array): Promise<void> {
@@ -142,4 +143,17 @@ class DmgNode extends ReadOnlyNode {
     this.#unpacked = { chunk, bytes };
     return bytes;
   }
+}
+
+/** The length of a disk that is not too long. */
+function diskLength(length: bigint, { filename }: DriverContext): number {
+  const refuse = (message: string) =>
+    new ImageError(message, { errno: "EFBIG", file: filename, field: "sector count" });
+  if (length >= 1n << 63n) throw refuse("Could not refresh total sector count: File too large");
+  if (length > BigInt(Number.MAX_SAFE_INTEGER)) {
+    throw refuse(
+      `Image size ${length} exceeds the supported maximum of ${Number.MAX_SAFE_INTEGER} bytes`,
+    );
+  }
+  return Number(length);
 }

@@ -68,19 +68,26 @@ export async function readTable(
     const header = await read(tables.offset, 12);
     const [start, length] = [readU32BE(header, 0), readU32BE(header, 8)];
     if (length === 0 || start + length > tables.length) throw invalid("resource fork");
-    const resources = await read(tables.offset + start, length);
-    blobs = resourcesOf(resources, () => invalid("resource fork"));
+    const resources = await read(tables.offset + start, length + OVERHANG);
+    blobs = resourcesOf(resources, length, () => invalid("resource fork"));
   }
   const parser = new Parser(dataOffset, context);
   for (const blob of blobs) parser.add(blob);
   return new ChunkTable(parser.chunks);
 }
 
-/** Resources one behind the other, each after its length. */
-function* resourcesOf(bytes: Uint8Array, invalid: () => ImageError): Generator<Uint8Array> {
-  for (let at = 0; at < bytes.length;) {
-    const size = at + 4 <= bytes.length ? readU32BE(bytes, at) : 0;
-    if (size === 0 || size > bytes.length - at - 4) throw invalid();
+/** What the reference takes for the last resource, and its length, may reach beyond the end of all. */
+const OVERHANG = 8;
+
+/** Resources one behind the other, each after its length, in the first `end` bytes. */
+function* resourcesOf(
+  bytes: Uint8Array,
+  end: number,
+  invalid: () => ImageError,
+): Generator<Uint8Array> {
+  for (let at = 0; at < end;) {
+    const size = readU32BE(bytes, at);
+    if (size === 0 || size > end - at) throw invalid();
     yield bytes.subarray(at + 4, at + 4 + size);
     at += 4 + size;
   }

@@ -28,8 +28,8 @@ export interface FileRange {
 
 /** What the trailer says. All in bytes. */
 export interface Trailer {
-  /** The disk. */
-  readonly length: number;
+  /** The disk, perhaps longer than any may be. */
+  readonly length: bigint;
   /** Where the chunks' offsets are counted from. */
   readonly dataOffset: number;
   /** Where the tables of chunks are. */
@@ -68,7 +68,7 @@ export async function readTrailer(
   const plist = range(0xd8, "plist");
   const sectors = readU64BE(bytes, 0x1ec);
   if (sectors >= 2n ** 63n) throw invalid("sector count");
-  const trailer = { length: Number(sectors) * SECTOR, dataOffset: Number(dataOffset) };
+  const trailer = { length: sectors * BigInt(SECTOR), dataOffset: Number(dataOffset) };
   if (resources.length > 0) return { ...trailer, tables: resources, layout: "resource fork" };
   if (plist.length > 0) return { ...trailer, tables: plist, layout: "plist" };
   throw invalid("plist");

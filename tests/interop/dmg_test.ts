@@ -79,6 +79,7 @@ const IMAGES: Readonly<Record<string, DmgOptions>> = {
     ]],
   },
   "a disk that ends within a chunk": { tables: [[zlib(40, 1)]], sectors: 21 },
+  "a resource that is longer than all": { tables: VECTOR, layout: "resources", shorten: 4 },
   "no disk": { tables: VECTOR, sectors: 0 },
 };
 
@@ -191,7 +192,7 @@ const BROKEN: Readonly<Record<string, readonly Given[]>> = {
     patch(
       NAME,
       ...[[TRAILER + 0x28, 8, 1100], [TRAILER + 0x30, 8, 40]] as const,
-      ...[[1100, 4, 16], [1108, 4, 8], [1116, 4, 5]] as const,
+      ...[[1100, 4, 16], [1108, 4, 8], [1116, 4, 9]] as const,
     ),
   ],
   "a list at the trailer": [VECTOR_IMAGE, patch(NAME, [TRAILER + 0xd8, 8, TRAILER])],

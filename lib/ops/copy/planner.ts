@@ -86,8 +86,9 @@ export async function* planSteps(
     const length = isData ? Math.min(run.length, SLOT_SIZE) : run.length;
     if (isData) {
       const piece = await pieceAt(source, at, length, stretch, options);
-      const isPlain = options.clusterSize === undefined && isSimple(piece.places) &&
-        !(bytes > 0 && length <= SHORT_RUN);
+      // What lies in several places is scanned for zeros as a whole.
+      const isPlain = options.clusterSize === undefined && piece.places.length === 1 &&
+        isSimple(piece.places) && !(bytes > 0 && length <= SHORT_RUN);
       if (bytes > 0 && (isPlain || bytes + length > SLOT_SIZE)) {
         yield { kind: "slot", pieces };
         [pieces, bytes] = [[], 0];
