@@ -350,6 +350,8 @@ export class Refcounts {
     const first = Math.floor(offset / clusterSize);
     const end = Math.floor((offset + length - 1) / clusterSize) + 1;
     let cluster = first;
+    // What is freed is gone only once all of it is: none of it, if the change is undone.
+    const freed: number[] = [];
     try {
       while (cluster < end) {
         const index = Math.floor(cluster / format.perBlock);
@@ -361,7 +363,6 @@ export class Refcounts {
         const table = await this.cache.load(this.#table.offset(index));
         const base = index * format.perBlock;
         const stop = Math.min(end, base + format.perBlock);
-        const freed: number[] = [];
         let inRange = true;
         for (; cluster < stop; cluster++) {
           const count = format.add(table.entries.bytes, cluster - base, delta);
@@ -372,13 +373,13 @@ export class Refcounts {
           if (count === 0) freed.push(cluster);
         }
         this.cache.touch(table);
-        for (const gone of freed) this.freed(gone, reason);
         if (!inRange) throw ImageError.fromErrno("EINVAL", { field: "refcount" });
       }
     } catch (error) {
       await this.#revert(first, cluster, delta);
       throw error;
     }
+    for (const gone of freed) this.freed(gone, reason);
     return true;
   }
 

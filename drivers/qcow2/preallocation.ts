@@ -29,13 +29,16 @@ export async function preallocateMetadata(
   { start, end }: NewArea,
   how: Preallocation,
 ): Promise<void> {
+  // What lies behind has no old bytes, though the end of the disk may be written there on the way.
+  const usedBefore = image.file.length;
   let fileEnd = 0;
   for (let offset = start; offset < end;) {
     const run = await preallocateGuest(image, offset, end - offset);
     if (!image.hasDataFile && image.geometry.subclusters === 1) {
       // Subclusters do not show what nobody wrote. The first cluster may hold the end of the old disk.
       const inside = alignUp(offset, image.geometry.clusterSize) - offset;
-      await forget(image, run.offset + inside, run.length - inside, { unmap: true });
+      const oldEnd = Math.min(run.offset + run.length, usedBefore);
+      await forget(image, run.offset + inside, oldEnd, { unmap: true });
     }
     offset += run.length;
     fileEnd = run.offset + run.length;
@@ -85,7 +88,7 @@ export async function preallocateData(
     return at;
   });
   try {
-    await forget(image, host, clusters * clusterSize, { unmap: false });
+    await forget(image, host, host + clusters * clusterSize, { unmap: false });
     await file.resize(host + clusters * clusterSize, how);
     if (firstGuest < start) await copyHead(image, firstGuest, start - firstGuest, host);
   } catch (error) {
@@ -100,17 +103,17 @@ export async function preallocateData(
 }
 
 /**
- * Zeros what the file has in a range of host bytes: clusters that were in use
+ * Zeros what the file has between two of its offsets: clusters that were in use
  * before, whose bytes nobody may see again. (The reference shows them.)
  */
 async function forget(
   image: Qcow2Image,
-  offset: number,
-  length: number,
+  start: number,
+  end: number,
   flags: ZeroFlags,
 ): Promise<void> {
-  const end = Math.min(offset + length, image.file.length);
-  if (end > offset) await image.file.writeZeroes(offset, end - offset, flags);
+  const length = Math.min(end, image.file.length) - start;
+  if (length > 0) await image.file.writeZeroes(start, length, flags);
 }
 
 /** The first cluster of the area holds old data up to where the area begins. */

@@ -34,7 +34,7 @@ export async function applySnapshot(image: Qcow2Image, snapshot: Snapshot): Prom
       await image.refcounts.flush();
       await switchL1(image, l1, length);
     } catch (error) {
-      if (!image.broken) await countReferences(image, l1, -1);
+      if (!image.broken) await countReferences(image, l1, -1, "never");
       throw error;
     }
     // All that the disk has now the snapshot has, too: no flag of it can come from what is freed here.

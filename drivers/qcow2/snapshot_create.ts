@@ -64,7 +64,8 @@ export async function createSnapshot(
       await writeL1(image);
       await image.barrier();
     } catch (error) {
-      if (!image.broken) await countReferences(image, image.l1, -1);
+      // A damaged image may have counted too little: nothing that is freed now was not in use before.
+      if (!image.broken) await countReferences(image, image.l1, -1, "never");
       throw error;
     }
     await publishSnapshotTable(image, prepared);

@@ -24,8 +24,9 @@ export type Delta = 1 | 0 | -1;
 /**
  * Adds `delta` to the refcounts of all that an L1 table leads to, and makes
  * the COPIED flags on the way say what the refcounts then are: in the L2
- * tables, and in `l1`, which the caller stores. Clusters that nothing refers to
- * any more are deallocated. The caller holds the image's lock.
+ * tables, and in `l1`, which the caller stores. `reason` says what becomes of
+ * the bytes of clusters that nothing refers to any more. The caller holds the
+ * image's lock.
  *
  * Where refcounts cannot be raised (they have no higher value), what was
  * raised is lowered again before the error is thrown.
@@ -37,8 +38,10 @@ export async function countReferences(
   image: Qcow2Image,
   l1: EntryTable,
   delta: Delta,
+  reason: FreeReason = "snapshot",
 ): Promise<void> {
-  await image.refcounts.holdingDiscards(() => new ReferenceCount(image, l1).all(delta));
+  const count = new ReferenceCount(image, l1, reason);
+  await image.refcounts.holdingDiscards(() => count.all(delta));
 }
 
 class ReferenceCount {
@@ -52,11 +55,12 @@ class ReferenceCount {
   /** The L2 table in hand was changed since anybody was told. */
   #tableChanged = false;
   /** What becomes of the bytes of clusters that are freed. */
-  #reason: FreeReason = "snapshot";
+  #reason: FreeReason;
 
-  constructor(image: Qcow2Image, l1: EntryTable) {
+  constructor(image: Qcow2Image, l1: EntryTable, reason: FreeReason) {
     this.#image = image;
     this.#l1 = l1;
+    this.#reason = reason;
   }
 
   async all(delta: Delta): Promise<void> {

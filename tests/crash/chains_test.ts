@@ -34,7 +34,7 @@ async function openChain(
   for (const [index, { file }] of layers.entries()) {
     const mode = modes(index);
     const node = await open(mode.writable ? file : file.copy(), context(mode));
-    nodes.at(-1)?.backing!.attach(node);
+    nodes.at(-1)?.backing?.attach(node);
     nodes.push(node);
   }
   return nodes;

@@ -189,12 +189,15 @@ Deno.test("a part of the head is judged together with the rest of it", async () 
 
 Deno.test("measuring rounds a size up to a sector and takes a source as it is", async () => {
   const options = (...pairs: OptionPair[]) => new OptionSet(raw.createOptions!, pairs);
-  assertEquals(await raw.measure!(options(["size", "1000"]), undefined), {
+  const noSecret = () => {
+    throw new Error("raw images have no secrets");
+  };
+  assertEquals(await raw.measure!(options(["size", "1000"]), undefined, noSecret), {
     required: 1024,
     fullyAllocated: 1024,
   });
   assertEquals(
-    await raw.measure!(options(["size", "9"]), new MemoryNode({ bytes: counting(600) })),
+    await raw.measure!(options(["size", "9"]), new MemoryNode({ bytes: counting(600) }), noSecret),
     {
       required: 1024,
       fullyAllocated: 1024,

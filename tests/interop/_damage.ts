@@ -487,7 +487,11 @@ class Damage {
         return this.#change(what, field, BigInt(random.pick([0, 8, 16, 32, 1024, 1025, 1 << 20])));
       case "L1 entries":
         // A table of many clusters makes the reference write in the middle of its check.
-        return this.#change(what, field, random.pick([0n, before + 1n, before ^ 8n, before | 1n << 23n]));
+        return this.#change(
+          what,
+          field,
+          random.pick([0n, before + 1n, before ^ 8n, before | 1n << 23n]),
+        );
       default:
         return this.#change(what, field, flip);
     }
@@ -603,7 +607,9 @@ class Damage {
     const random = this.#random;
     if (random.oneIn(2)) {
       // A shorter one.
-      const lost = random.oneIn(2) ? random.below(clusters) * clusterSize : random.below(clusterSize);
+      const lost = random.oneIn(2)
+        ? random.below(clusters) * clusterSize
+        : random.below(clusterSize);
       if (bytes.length - lost <= 512) return undefined;
       this.#length = bytes.length - lost;
     } else {

@@ -67,6 +67,7 @@ export async function copyImage(
   const pace = new Pace(environment.signal);
   const source = new Source(sources, {
     overBacking: options.overBacking,
+    wholeZeros: sparseSize !== 0 && packing === undefined,
     salvage: options.salvage ? (text) => environment.warn(text) : undefined,
   });
   const planned: PlanOptions = {

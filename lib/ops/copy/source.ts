@@ -60,6 +60,11 @@ export interface SourceOptions {
    */
   readonly exact?: boolean;
   /**
+   * Only data counts in the progress: zeros need not end where the reference looks again, which an empty
+   * disk of terabytes would be slow for.
+   */
+  readonly wholeZeros?: boolean;
+  /**
    * Set when the copy gets a backing file of this many bytes: only what the top image holds counts. What
    * reads as zeros behind the backing file's end need not be stored either.
    */
@@ -192,12 +197,13 @@ export class Source {
     limit: number,
     position: number,
   ): Promise<ChainExtent> {
-    const { overBacking, salvage, exact = false } = this.#options;
+    const { overBacking, salvage, exact = false, wholeZeros = false } = this.#options;
     for (let length = limit;;) {
       try {
         return await chainExtent(node, offset, length, {
           topOnly: overBacking !== undefined,
           exact,
+          wholeZeros,
         });
       } catch (error) {
         const warning = `error while reading block status at offset ${position}: ${
@@ -228,24 +234,34 @@ interface ChainExtent {
   readonly extent: Extent | undefined;
 }
 
+/** How a chain is asked. */
+interface ChainQuestion {
+  readonly topOnly: boolean;
+  readonly exact: boolean;
+  readonly wholeZeros: boolean;
+}
+
 /** The state at `offset` of an image and, unless `topOnly`, of what it is in front of. */
 async function chainExtent(
   top: BlockNode,
   offset: number,
   length: number,
-  { topOnly, exact }: { readonly topOnly: boolean; readonly exact: boolean },
+  { topOnly, exact, wholeZeros }: ChainQuestion,
 ): Promise<ChainExtent> {
+  // The reference copies what it has looked at in one go, which its progress shows.
+  let span = length;
   for (let node = top;;) {
     const { statusSpan } = node.limits;
-    // The reference copies what it has looked at in one go, which its progress shows.
-    if (statusSpan !== undefined) length = Math.min(length, statusSpan - offset % statusSpan);
+    if (statusSpan !== undefined) span = Math.min(span, statusSpan - offset % statusSpan);
+    if (!wholeZeros) length = Math.min(length, span);
     const extent = !exact && node.locate !== undefined
       ? await node.locate(offset, length)
       : await node.extent(offset, length);
     ({ length } = extent);
     if (extent.state !== "unallocated") {
       const isZero = extent.state === "zero" || extent.hole === true;
-      return { length, kind: isZero ? "zero" : "data", extent };
+      if (isZero) return { length, kind: "zero", extent };
+      return { length: Math.min(length, span), kind: "data", extent };
     }
     const behind = node.backing?.node ?? null;
     if (behind === null || offset >= behind.length) {

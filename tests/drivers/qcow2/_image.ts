@@ -92,14 +92,20 @@ export async function create(
   return file.copy();
 }
 
-/** Opens an image through the driver. Disposing of the node closes `file`. */
+/**
+ * Opens an image through the driver, with the secret `s` unless another one or none is named. Disposing
+ * of the node closes `file`.
+ */
 export async function open(
   file: MemoryNode,
   using: DriverContext = context(),
-  secret = "s",
+  secret: string | null = "s",
 ): Promise<BlockNode> {
   const { qcow2 } = await import("../../../drivers/qcow2/driver.ts");
-  const options = new OptionSet(OPEN_OPTIONS, [["encrypt.key-secret", secret]]);
+  const options = new OptionSet(
+    OPEN_OPTIONS,
+    secret === null ? [] : [["encrypt.key-secret", secret]],
+  );
   return await qcow2.open(file, options, using);
 }
 

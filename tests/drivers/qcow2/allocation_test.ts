@@ -55,6 +55,22 @@ Deno.test("freeing what nobody holds is told, not thrown", async () => {
   assertEquals(reports, ["qcow2_free_clusters failed: Invalid argument"]);
 });
 
+Deno.test("a run of which nobody holds a part keeps its bytes and its refcounts", async () => {
+  const { image: { refcounts, file }, reports } = await createInside({
+    cluster_size: "4k",
+    size: "1M",
+  });
+  const offset = await refcounts.allocate(2 * 4096);
+  await file.write(offset, new Uint8Array(2 * 4096).fill(7));
+  // The third of them is not in use, which shows when the others are gone already.
+  await refcounts.free(offset, 3 * 4096, "always");
+  assertEquals(reports, ["qcow2_free_clusters failed: Invalid argument"]);
+  assertEquals([await refcounts.get(4), await refcounts.get(5)], [1, 1]);
+  const bytes = new Uint8Array(2 * 4096);
+  await file.read(offset, bytes);
+  assertEquals(bytes, new Uint8Array(2 * 4096).fill(7));
+});
+
 Deno.test("a block that is missing is put behind the clusters that need it", async () => {
   const { image: { refcounts } } = await createInside(SMALL);
   // 256 refcounts of 16 bits in a block; the image uses less.

@@ -5,7 +5,7 @@ import { ImageError } from "../../../lib/block/error.ts";
 import type { BitmapStore } from "../../../lib/block/capabilities.ts";
 import type { BlockNode } from "../../../lib/block/node.ts";
 import { loadCodec } from "../../../lib/codec/mod.ts";
-import { MemoryNode } from "../../_memory_node.ts";
+import type { MemoryNode } from "../../_memory_node.ts";
 import { bitsOf, storedBitmaps } from "../../_stored_bitmaps.ts";
 import { context, create, open, patch } from "./_image.ts";
 

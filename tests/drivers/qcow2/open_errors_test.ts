@@ -15,7 +15,7 @@ async function damaged(damage: Damage): Promise<Uint8Array<ArrayBuffer>> {
 for (const damage of DAMAGES) {
   Deno.test(`opening refuses: ${damage.name}`, async () => {
     const file = new MemoryNode({ bytes: await damaged(damage) });
-    const error = await assertRejects(() => open(file, context(damage.mode)), ImageError);
+    const error = await assertRejects(() => open(file, context(damage.mode), null), ImageError);
     assertEquals(error.message, damage.text);
     assertEquals(error.file, "test.qcow2");
     assert(error.field !== undefined, "names the field");

@@ -33,7 +33,7 @@ Deno.test("opening for writing clears unknown autoclear bits and keeps unknown c
   file.logging = true;
   await openImage(file, context({ writable: true }), repair);
   assertEquals(file.log.map(({ kind, offset, length }) => [kind, offset, length]), [
-    ["write", 0, 65536],
+    ["write", 0, 512],
     ["flush", 0, 0],
   ]);
   assertEquals(file.slice(72, 24), hex("0000000000000000 00000000000000f1 0000000000000000"));

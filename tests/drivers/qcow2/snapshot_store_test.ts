@@ -91,9 +91,7 @@ Deno.test("an image that is open for reading shows a snapshot, and can do nothin
 Deno.test("the date of a snapshot is kept to the microsecond", async () => {
   await using node = await openWritable(await image());
   await node.snapshots!.create!("one", 1700000000123.456);
-  const [{ dateSeconds, dateNanoseconds }] = node.snapshots!.list() as [
-    { dateSeconds: number; dateNanoseconds: number },
-  ];
+  const { dateSeconds, dateNanoseconds } = node.snapshots!.list()[0]!;
   assertEquals(dateSeconds, 1700000000);
   assert(Math.abs(dateNanoseconds - 123456000) <= 1000);
   assertEquals(dateNanoseconds % 1000, 0);
