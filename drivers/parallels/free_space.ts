@@ -68,7 +68,10 @@ export class FreeSpace {
 
   /** Where the data end, bytes: the file need not be longer. */
   get dataEnd(): number {
-    return this.#dataEnd;
+    const last = this.#ends.length - 1;
+    if (last < this.#head || this.#ends[last] !== this.#end) return this.#dataEnd;
+    const { start, origin, clusterSize } = this.#area;
+    return Math.max(start, origin + this.#starts[last]! * clusterSize);
   }
 
   /** Where the next places will be if the file has to grow for them, bytes. */
@@ -103,21 +106,12 @@ export class FreeSpace {
     return { position: origin + start * clusterSize, count, isZero, isHole };
   }
 
-  /** Gives back the place of a cluster of the disk that was forgotten. The data end where they did. */
+  /** Gives back the place of a cluster that the disk does not have any more, or never had. */
   free(position: number): void {
     const { origin, clusterSize } = this.#area;
     const start = Math.max(divideUp(position - origin, clusterSize), 0);
     const end = Math.floor((position + clusterSize - origin) / clusterSize);
     if (end > start) this.#addHole(start, end);
-  }
-
-  /** Gives back a place that nothing has ever led to. */
-  abandon(position: number): void {
-    const { origin, clusterSize } = this.#area;
-    const place = (position - origin) / clusterSize;
-    if (place + 1 < this.#end) return this.#addHole(place, place + 1);
-    this.#end = place;
-    this.#dataEnd = Math.max(this.#area.start, position);
   }
 
   #clearHoles(): void {

@@ -16,7 +16,6 @@ import { DiskWriter } from "./writer.ts";
 /** The node of an open image. */
 export class ParallelsNode implements BlockNode {
   readonly driver = "parallels";
-  readonly filename: string;
   readonly readOnly: boolean;
   readonly length: number;
   /** Clusters are the format's own affair: the reference tells nobody of them. */
@@ -36,7 +35,6 @@ export class ParallelsNode implements BlockNode {
     const { file, context, header } = image;
     this.#image = image;
     this.#writer = new DiskWriter(image);
-    this.filename = context.filename;
     this.readOnly = !context.mode.writable;
     this.length = header.length;
     this.children = [{ name: "file", node: file }];
@@ -51,6 +49,10 @@ export class ParallelsNode implements BlockNode {
       },
     };
     this.bitmaps = bitmaps;
+  }
+
+  get filename(): string {
+    return this.#image.context.filename;
   }
 
   async read(offset: number, into: Uint8Array): Promise<void> {

@@ -128,7 +128,7 @@ export class DiskWriter {
     try {
       await this.#fillAround(place, offset, skip, length);
     } catch (error) {
-      for (let i = count; i-- > 0;) image.space!.abandon(position + i * clusterSize);
+      for (let i = 0; i < count; i++) image.space!.free(position + i * clusterSize);
       throw error;
     }
     for (let i = 0; i < count; i++) {
@@ -146,12 +146,12 @@ export class DiskWriter {
   /** Ends one use of new clusters; the first that is published makes a cluster a part of the disk. */
   #end(first: number, count: number, isFilled: boolean): void {
     const { table, space } = this.#image;
-    for (let index = first + count; index-- > first;) {
+    for (let index = first; index < first + count; index++) {
       const pending = this.#pending.get(index)!;
       if (isFilled && table.get(index) === 0) table.set(index, pending.position);
       if (--pending.users > 0) continue;
       this.#pending.delete(index);
-      if (table.get(index) === 0) space!.abandon(pending.position);
+      if (table.get(index) === 0) space!.free(pending.position);
     }
   }
 
@@ -167,7 +167,9 @@ export class DiskWriter {
       try {
         await this.store();
       } catch (error) {
-        space.free(place.position);
+        for (let i = 0; i < place.count; i++) {
+          space.free(place.position + i * this.#image.header.clusterSize);
+        }
         throw error;
       }
     }
