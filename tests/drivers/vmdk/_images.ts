@@ -1,4 +1,5 @@
 /** VMDKs in memory: made by the driver, or by hand from the specifications. */
+import { assertEquals } from "@std/assert";
 import { deflateSync } from "node:zlib";
 import { vmdk } from "../../../drivers/vmdk/driver.ts";
 import { CREATE_OPTIONS } from "../../../drivers/vmdk/options.ts";
@@ -55,6 +56,14 @@ export async function contentOf(node: BlockNode): Promise<Uint8Array<ArrayBuffer
   const bytes = new Uint8Array(node.length);
   await node.read(0, bytes);
   return bytes;
+}
+
+/** Asserts that bytes are equal, without words for each that is not. */
+export function assertBytes(actual: Uint8Array, expected: Uint8Array, message?: string): void {
+  assertEquals(actual.length, expected.length, message);
+  let at = 0;
+  while (at < actual.length && actual[at] === expected[at]) at++;
+  assertEquals(at, actual.length, `${message ?? "bytes"}: first difference`);
 }
 
 /** States, as `map` would show them. */

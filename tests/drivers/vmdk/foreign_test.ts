@@ -5,6 +5,7 @@ import { MemoryNode } from "../../_memory_node.ts";
 import { reference, runQimg, useReference } from "../../_reference.ts";
 import { tempDir } from "../../_temp.ts";
 import {
+  assertBytes,
   contentOf,
   cowd,
   cowdContent,
@@ -134,11 +135,6 @@ function filesOf(sample: Sample): Files {
       new MemoryNode({ filename: name, bytes }),
     ]),
   );
-}
-
-function assertBytes(actual: Uint8Array, expected: Uint8Array): void {
-  assertEquals(actual.length, expected.length);
-  assertEquals(actual.findIndex((byte, at) => byte !== expected[at]), -1, "first difference");
 }
 
 for (const sample of SAMPLES) {
