@@ -16,6 +16,7 @@ import { probeQcow2 } from "./qcow2/probe.ts";
 import { probeQed } from "./qed/probe.ts";
 import { probeHostDevice } from "./file/probe.ts";
 import { probeParallels } from "./parallels/probe.ts";
+import { probeVdi } from "./vdi/probe.ts";
 import { probeVhdx } from "./vhdx/probe.ts";
 import { probeVmdk } from "./vmdk/probe.ts";
 import { probeVpc } from "./vpc/probe.ts";
@@ -67,6 +68,11 @@ export const FORMATS: readonly FormatEntry[] = [
     name: "qed",
     probe: probeQed,
     load: async () => (await import("./qed/driver.ts")).qed,
+  },
+  {
+    name: "vdi",
+    probe: probeVdi,
+    load: async () => (await import("./vdi/driver.ts")).vdi,
   },
   {
     name: "vhdx",
