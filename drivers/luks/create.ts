@@ -29,20 +29,26 @@ export async function createImage(request: CreateRequest): Promise<void> {
   const how = preallocationOf(options);
   const { plan, passphrase } = planImage(options, context);
   const length = options.exact("size") ?? 0n;
-  if (BigInt(plan.headerBytes) + length > MAX_FILE) {
-    throw new ImageError("The requested file size is too large", {
-      errno: "EINVAL",
-      file: context.filename,
-      field: "size",
-    });
-  }
+  if (BigInt(plan.headerBytes) + length > MAX_FILE) throw tooLarge(context.filename);
   await using file = await request.createBase();
-  // Zeros of the file are no zeros of the disk, so there are no metadata of free space.
-  const below = how === "metadata" ? "off" : how;
-  await file.resize(plan.headerBytes + Number(length), below);
+  try {
+    // There are no metadata of space that is not in use.
+    await file.resize(plan.headerBytes + Number(length), how === "metadata" ? "off" : how);
+  } catch (error) {
+    throw ImageError.from(error).errno === "EFBIG" ? tooLarge(context.filename, error) : error;
+  }
   const store = storeOf({ file, header: undefined }, context);
   await inImage(context.filename, () => LuksVolume.create(store, plan.parameters, passphrase));
   await store.barrier();
+}
+
+function tooLarge(file: string, cause?: unknown): ImageError {
+  return new ImageError("The requested file size is too large", {
+    errno: "EINVAL",
+    file,
+    field: "size",
+    cause,
+  });
 }
 
 /** Takes the preallocation out of the options: it is meant for the whole image, and not for an empty file. */
