@@ -38,6 +38,8 @@ export interface GrainTable {
 
 /** Entries of the directory that are read at a time. */
 const PAGE = 4096;
+/** A whole page that lies behind the end of its file, and so has no table: headers can ask for many. */
+const BEHIND_END = new Float64Array(PAGE);
 /** Pages that are kept: a directory for 64 TiB in grains of 64 KiB. */
 const MAX_PAGES = 512;
 /** Bytes of tables that are kept, about: those of 32 GiB in grains of 64 KiB. */
@@ -89,6 +91,11 @@ export class GrainTables {
     for (;;) {
       const page = this.#pages.get(Math.floor(end / PAGE));
       if (!(page instanceof Float64Array)) return end - index;
+      if (page === BEHIND_END && this.#placed.size === 0) {
+        // All whole pages that follow lie there, too.
+        const { directoryEntries } = this.layout;
+        return Math.min(directoryEntries - directoryEntries % PAGE, index + most) - index;
+      }
       const left = Math.min(page.length - end % PAGE, most - (end - index));
       for (const stop = end + left; end < stop; end++) {
         if (page[end % PAGE] !== 0 || this.#placed.has(end)) return end - index;
@@ -197,8 +204,10 @@ export class GrainTables {
     const directoryAt = this.#directoryAt;
     const first = number * PAGE;
     const count = Math.min(PAGE, directoryEntries - first);
+    const isBehindEnd = directoryAt === undefined ||
+      directoryAt + first * entrySize >= this.#file.length;
+    if (isBehindEnd) return count === PAGE ? BEHIND_END : new Float64Array(count);
     const page = new Float64Array(count);
-    if (directoryAt === undefined) return page;
     const view = await this.#view(directoryAt + first * entrySize, count * entrySize);
     for (let i = 0; i < count; i++) page[i] = tablePosition(view, i * entrySize);
     return page;
