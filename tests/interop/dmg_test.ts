@@ -83,25 +83,30 @@ const IMAGES: Readonly<Record<string, DmgOptions>> = {
   "no disk": { tables: VECTOR, sectors: 0 },
 };
 
+/** What depends on nothing but the size of a disk. */
+const MORE = [
+  `info --output=json ${NAME}`,
+  `map ${NAME}`,
+  `check ${NAME}`,
+  `check --output=json ${NAME}`,
+  `measure -O qcow2 ${NAME}`,
+];
+
 for (const [kind, options] of Object.entries(IMAGES)) {
   const given = [image(kind, () => options)];
+  const isPlain = !/^(partitions|chunks|a disk|no disk)/.test(kind);
   sameForEach(kind, [
-    `info ${NAME}`,
-    `info --output=json ${NAME}`,
-    `map ${NAME}`,
-    `map --output=json ${NAME}`,
-    `check ${NAME}`,
-    `check --output=json ${NAME}`,
-    `compare ${NAME} ${NAME}`,
-    `measure -O qcow2 ${NAME}`,
+    ...[`info ${NAME}`, `map --output=json ${NAME}`, `compare ${NAME} ${NAME}`],
+    ...(isPlain ? [] : MORE),
   ], { given });
-  for (const more of ["", "-S 64k ", "-S 0 "]) {
+  for (const more of kind.includes("cross") ? ["", "-S 64k ", "-S 0 "] : [""]) {
     same(`${kind}: convert -p ${more}to raw`, {
       given,
       run: `convert -p ${more}-O raw ${NAME} b`,
       images: [{ name: "b", format: "raw" }],
     });
   }
+  if (isPlain) continue;
   same(`${kind}: convert to qcow2`, { given, run: `convert -O qcow2 ${NAME} b`, images: ["b"] });
   same(`${kind}: convert -c to qcow2`, {
     given,
@@ -232,9 +237,7 @@ const BROKEN: Readonly<Record<string, readonly Given[]>> = {
 };
 
 for (const [damage, given] of Object.entries(BROKEN)) {
-  sameForEach(damage, [`info ${NAME}`, `info -f dmg ${NAME}`, `compare ${NAME} ${NAME}`], {
-    given,
-  });
+  sameForEach(damage, [`info ${NAME}`, `compare -f dmg ${NAME} ${NAME}`], { given });
 }
 
 /** What opens, and cannot be read everywhere. */
@@ -283,11 +286,7 @@ const UNREADABLE: Readonly<Record<string, () => DmgOptions>> = {
 
 for (const [kind, options] of Object.entries(UNREADABLE)) {
   const given = [image(kind, options)];
-  sameForEach(kind, [
-    `info ${NAME}`,
-    `map --output=json ${NAME}`,
-    `compare ${NAME} ${NAME}`,
-  ], { given });
+  sameForEach(kind, [`map --output=json ${NAME}`, `compare ${NAME} ${NAME}`], { given });
   same(`${kind}: convert`, {
     given,
     run: `convert -O raw ${NAME} b`,
