@@ -13,11 +13,14 @@ class Check {
   readonly #repair: RepairMode;
   readonly #report: CheckReport;
   readonly #result: CheckResult;
+  /** Copies of clusters go behind all others, as the reference has them where it does not know of holes. */
+  #appends: boolean;
 
   constructor(image: ParallelsImage, repair: RepairMode, report: CheckReport) {
     this.#image = image;
     this.#repair = repair;
     this.#report = report;
+    this.#appends = image.wasInUse || image.endAtOpen > image.file.length;
     this.#result = {
       checkErrors: 0,
       corruptions: 0,
@@ -57,6 +60,7 @@ class Check {
     if (header.dataStart(file.length) !== undefined) return;
     if (!this.#corruption("data_off field has incorrect value")) return;
     header.repairDataStart();
+    this.#appends = false;
     await this.#image.storeHeader();
   }
 
@@ -138,18 +142,15 @@ class Check {
   async #copyCluster(position: number): Promise<number> {
     const { file, space, header: { clusterSize } } = this.#image;
     await this.#image.dropExtension();
-    let place = space!.take(1);
-    if (place === undefined) {
-      space!.grown(1);
-      place = space!.take(1)!;
-    }
+    const hole = this.#appends ? undefined : space!.take(1);
+    const copy = hole === undefined ? space!.append() : hole.position;
     const step = new Uint8Array(Math.min(clusterSize, COPY_STEP));
     for (let done = 0; done < clusterSize; done += step.length) {
       const part = step.subarray(0, clusterSize - done);
       await file.read(position + done, part);
-      await file.write(place.position + done, part);
+      await file.write(copy + done, part);
     }
-    return place.position;
+    return copy;
   }
 
   #countClusters(): void {

@@ -106,6 +106,16 @@ export class FreeSpace {
     return { position: origin + start * clusterSize, count, isZero, isHole };
   }
 
+  /** Takes the place behind all others, in the file or not; answers with its position. */
+  append(): number {
+    const position = this.growsAt;
+    this.#end++;
+    this.#capacity = Math.max(this.#capacity, this.#end);
+    this.#untouched = Math.max(this.#untouched, this.#end);
+    this.#dataEnd = position + this.#area.clusterSize;
+    return position;
+  }
+
   /** Gives back the place of a cluster that the disk does not have any more, or never had. */
   free(position: number): void {
     const { origin, clusterSize } = this.#area;

@@ -56,6 +56,7 @@ export class ParallelsHeader {
   readonly entryUnit: number;
   /** Where data may begin at the earliest, bytes: behind the table. */
   readonly leastDataStart: number;
+  readonly #isExtended: boolean;
 
   /** @throws {ImageError} for the checks of section 1, in their order. */
   constructor(
@@ -97,6 +98,7 @@ export class ParallelsHeader {
     this.length = Number(length);
     this.clusterSize = tracks * SECTOR;
     this.entries = entries;
+    this.#isExtended = isExtended;
     this.entryUnit = isExtended ? this.clusterSize : SECTOR;
     this.leastDataStart = alignUp(tableEnd(entries), isExtended ? this.clusterSize : SECTOR);
   }
@@ -126,7 +128,7 @@ export class ParallelsHeader {
    */
   dataStart(fileLength: number): number | undefined {
     const stored = readU32LE(this.bytes, AT.dataOffset) * SECTOR;
-    if (stored === 0 && this.entryUnit === SECTOR) return this.leastDataStart;
+    if (stored === 0 && !this.#isExtended) return this.leastDataStart;
     return stored >= this.leastDataStart && stored <= fileLength ? stored : undefined;
   }
 
