@@ -84,7 +84,8 @@ export class Writer {
     const end = offset + length;
     const first = divideUp(offset, clusterSize) * clusterSize;
     const last = alignDown(end, clusterSize);
-    if (first >= last) return await this.#writeZeros(offset, length, flags);
+    // All of it in one cluster.
+    if (first > last) return await this.#writeZeros(offset, length, flags);
     await this.#writeZeros(offset, first - offset, flags);
     for (let at = first; at < last;) at += await this.#zeroClusters(at, last - at, flags);
     await this.#writeZeros(last, end - last, flags);
