@@ -1,9 +1,9 @@
 /** VHD through both tools. */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { openImage } from "../../lib/ops/image.ts";
 import { withoutIdentity } from "../drivers/vpc/_mask.ts";
 import { patchFooters } from "../drivers/vpc/_images.ts";
-import { reference, useReference, writeWithReference } from "../_reference.ts";
+import { assertSame, reference, useQimg, useReference, writeWithReference } from "../_reference.ts";
 import { tempDir } from "../_temp.ts";
 import { disk, type Given, img, ioAs, patch, same, sameForEach, truncate } from "./_cases.ts";
 
@@ -404,3 +404,31 @@ writesAlike(
 );
 writesAlike("without a footer at its end", IMAGES["without the footer at its end"]!, REQUESTS);
 writesAlike("bitmaps that are not full", IMAGES["with bitmaps that are not full"]!, REQUESTS);
+
+const SAMPLE = new URL("../../../shared/samples/virtualpc-dynamic.vhd.bz2", import.meta.url);
+const hasSample = await Deno.stat(SAMPLE).then(() => true, () => false);
+
+Deno.test({
+  name: "vpc: an image that Virtual PC made is described, mapped and copied alike",
+  ignore: reference.ignore || !hasSample,
+  async fn() {
+    const { success, stdout } = await new Deno.Command("bzcat", { args: [SAMPLE.pathname] })
+      .output();
+    assert(success);
+    for (
+      const run of ["info a.vhd", "map --output=json a.vhd", "convert -O qcow2 a.vhd b"]
+    ) {
+      await assertSame(run.split(" "), {
+        setup: (dir) => Deno.writeFile(`${dir}/a.vhd`, stdout),
+        images: run.startsWith("convert") ? ["b"] : [],
+      });
+    }
+    await using dir = await tempDir();
+    const cwd = dir.path;
+    await Deno.writeFile(dir.file("a.vhd"), stdout);
+    await useReference(["convert", "-O", "raw", "a.vhd", "theirs"], { cwd });
+    await useQimg(["convert", "-O", "raw", "a.vhd", "ours"], { cwd });
+    const args = ["compare", "-s", "-f", "raw", "-F", "raw", "ours", "theirs"];
+    assertEquals(await useReference(args, { cwd }), "Images are identical.\n");
+  },
+});
