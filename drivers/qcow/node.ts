@@ -61,7 +61,7 @@ export class QcowNode implements BlockNode {
       writePacked: (offset, packed) =>
         this.#change(
           offset,
-          Math.min(clusterSize, length - offset),
+          Math.max(Math.min(clusterSize, length - offset), 1),
           (writer) => writer.writePacked(offset, packed),
         ),
       // A file may end with a stream, as the reference leaves it.
