@@ -5,9 +5,10 @@
  */
 import type { ImageDetails } from "../../lib/block/capabilities.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
+import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode, Extent, NodeLimits } from "../../lib/block/node.ts";
 import { requireRange } from "../../lib/block/range.ts";
-import { ReadOnlyNode, requireReadOnly } from "../../lib/block/read_only_node.ts";
+import { ReadOnlyNode } from "../../lib/block/read_only_node.ts";
 import { readPadded } from "../../lib/block/read_padded.ts";
 import { SECTOR } from "./_layout.ts";
 import type { BlockImage } from "./dynamic.ts";
@@ -61,7 +62,12 @@ export class DifferencingNode extends ReadOnlyNode {
     context: DriverContext,
     image: BlockImage,
   ): Promise<DifferencingNode> {
-    requireReadOnly(context);
+    if (context.mode.writable) {
+      throw new ImageError("Differencing VHD images can only be read", {
+        errno: "EACCES",
+        file: context.filename,
+      });
+    }
     const { header } = image;
     const paths = await parentPaths(file, header);
     const parent = new ParentLink(file, context, header, paths);

@@ -254,7 +254,7 @@ Deno.test("differencing images cannot be written", async () => {
   await assertRejects(
     () => open(new MemoryNode({ bytes }), { writable: true }),
     ImageError,
-    "read-only",
+    "Differencing VHD images can only be read",
   );
 });
 
