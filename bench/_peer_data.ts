@@ -1,6 +1,8 @@
 /** The images that `peers.ts` measures with, each made when a row first asks for it. */
 
 import { join } from "@std/path";
+import { deflateSync } from "node:zlib";
+import { ChunkType, type DmgChunk, dmgImage } from "../tests/_dmg.ts";
 import { ProgramBytes, RandomBytes, writeAt } from "./_disk.ts";
 
 const KiB = 1 << 10;
@@ -195,5 +197,32 @@ export class PeerData {
   /** A Deno program that does nothing. */
   emptyScript(): Promise<string> {
     return this.#once("empty.ts", (path) => Deno.writeTextFile(path, ""));
+  }
+
+  /** 1 GiB as hdiutil stores a partition, deflated in chunks of 256 KiB: of each 8 MiB 5 programs, 1 random, 2 empty. */
+  deflatedDmg(): Promise<string> {
+    return this.#once("deflated.dmg", (path) => {
+      using file = Deno.openSync(path, { write: true, createNew: true });
+      using program = new ProgramBytes();
+      const random = new RandomBytes(3);
+      const piece = new Uint8Array(MiB / 4);
+      const sectors = piece.length / 512;
+      const chunks: DmgChunk[] = [];
+      let at = 0;
+      for (let index = 0; index < 4096 * this.#scale; index++) {
+        const kind = Math.floor(index / 4) % 8;
+        if (kind > 5) {
+          chunks.push({ type: ChunkType.ignore, sectors });
+          continue;
+        }
+        const bytes = deflateSync(kind < 5 ? program.fill(piece) : random.fill(piece));
+        writeAt(file, at, bytes);
+        chunks.push({ type: ChunkType.zlib, sectors, offset: at, length: bytes.length });
+        at += bytes.length;
+      }
+      // Partitions begin at sector 40.
+      const tables = [[{ type: ChunkType.zero, sectors: 40 }], chunks];
+      writeAt(file, at, dmgImage({ tables, stored: at }));
+    });
   }
 }

@@ -84,6 +84,11 @@ const ROWS: readonly Row[] = [
     args: async (data) => ["convert", "-O", "raw", await data.programsCompressed(), OUTPUT],
   },
   {
+    name: "dmg (zlib) → raw, 1 GiB",
+    target: 0.7,
+    args: async (data) => ["convert", "-O", "raw", await data.deflatedDmg(), OUTPUT],
+  },
+  {
     name: "compare raw with qcow2, equal content",
     target: 1.0,
     args: async (data) => ["compare", "-f", "raw", await data.sparse(), await data.sparseQcow2()],

@@ -41,15 +41,17 @@ export interface DmgOptions {
   readonly sectors?: number | bigint;
   /** What else stands in the property list, or between the resources. */
   readonly extra?: Uint8Array;
+  /** Bytes of data that are in the file already, which is then continued by what is answered. */
+  readonly stored?: number;
   /** How many bytes the resources are said to be shorter than they are. */
   readonly shorten?: number;
 }
 
 /** The bytes of an image. */
 export function dmgImage(options: DmgOptions): Uint8Array<ArrayBuffer> {
-  const { layout = "plist", dataOffset = 0, padding = 0, extra, shorten = 0 } = options;
+  const { layout = "plist", dataOffset = 0, padding = 0, stored = 0, extra, shorten = 0 } = options;
   const data: Uint8Array[] = [new Uint8Array(dataOffset)];
-  let dataLength = 0;
+  let dataLength = stored;
   let sector = 0;
   const tables = options.tables.map((chunks) => {
     const start = sector;
