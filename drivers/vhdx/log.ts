@@ -134,7 +134,7 @@ export async function findActiveSequence(
   const ring = new LogRing(file, headers);
   const reader = new EntryReader(file, ring, headers.logGuid);
   let best: Candidate | undefined;
-  for (let tail = 0;;) {
+  for (let tail = 0; tail < ring.length;) {
     const run = await readRun(ring, reader, tail);
     const last = run.at(-1);
     if (last === undefined) {
@@ -143,12 +143,9 @@ export async function findActiveSequence(
     } else {
       const candidate = candidateOf(run, last);
       if (best === undefined || isBetter(candidate, best)) best = candidate;
-      const next = last.position + last.length;
-      // Once around.
-      if (next >= ring.length) break;
-      tail = next;
+      // Beyond the end of the log all was looked at.
+      tail += run.reduce((sum, { length }) => sum + length, 0);
     }
-    if (tail >= ring.length) break;
   }
   return best?.entries ?? [];
 }
