@@ -100,6 +100,25 @@ export class PeerData {
     });
   }
 
+  /** An empty LUKS image for them, which opens at once. */
+  luksEmpty(): Promise<string> {
+    return this.#once("empty.luks", () =>
+      this.#reference(
+        ...["create", "-q", "--object", "secret,id=key,data=passphrase", "-f", "luks", "-o"],
+        ...["key-secret=key,iter-time=10", "empty.luks", String(512 * MiB * this.#scale)],
+      ));
+  }
+
+  /** The same as a LUKS image. */
+  programsLuks(): Promise<string> {
+    return this.#once("programs.luks", async () => {
+      await this.#reference(
+        ...["convert", "--object", "secret,id=key,data=passphrase", "-f", "raw", "-O", "luks"],
+        ...["-o", "key-secret=key,iter-time=10", await this.programs(), "programs.luks"],
+      );
+    });
+  }
+
   /** The same as compressed qcow2. */
   programsCompressed(): Promise<string> {
     return this.#once("programs.qcow2", async () => {

@@ -45,6 +45,7 @@ interface Row {
 /** The passphrase of encrypted images. */
 const KEY = ["--object", "secret,id=key,data=passphrase"];
 const encrypted = (file: string) => `driver=qcow2,encrypt.key-secret=key,file.filename=${file}`;
+const luks = (file: string) => `driver=luks,key-secret=key,file.filename=${file}`;
 
 const ROWS: readonly Row[] = [
   {
@@ -146,6 +147,24 @@ const ROWS: readonly Row[] = [
     args: async (data) => [
       ...["convert", ...KEY, "-O", "raw", "--image-opts"],
       ...[encrypted(await data.programsEncrypted()), OUTPUT],
+    ],
+  },
+  {
+    name: "raw → luks (aes-256-xts), 512 MiB",
+    target: 1.5,
+    changes: (data) => data.luksEmpty(),
+    args: async (data) => [
+      ...["convert", ...KEY, "-f", "raw", "-n", "--target-image-opts"],
+      ...[await data.programs(), luks(OUTPUT)],
+    ],
+    opens: luks,
+  },
+  {
+    name: "luks → raw, the same data",
+    target: 1.5,
+    args: async (data) => [
+      ...["convert", ...KEY, "-O", "raw", "--image-opts"],
+      ...[luks(await data.programsLuks()), OUTPUT],
     ],
   },
   {
