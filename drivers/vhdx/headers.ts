@@ -116,12 +116,13 @@ export class Headers {
    * is safe before.
    */
   async update({ data = false, logGuid }: HeaderChanges): Promise<void> {
+    const dataGuid = data ? newGuid() : undefined;
     for (let i = 0; i < 2; i++) {
       const next = this.#active === 0 ? 1 : 0;
       const bytes = this.#current.slice();
       writeU64LE(bytes, AT.sequence, readU64LE(bytes, AT.sequence) + 1n);
       bytes.set(this.#session, AT.fileWriteGuid);
-      if (data) bytes.set(newGuid(), AT.dataWriteGuid);
+      if (dataGuid !== undefined) bytes.set(dataGuid, AT.dataWriteGuid);
       if (logGuid !== undefined) bytes.set(logGuid, AT.logGuid);
       setSum(bytes);
       await this.#file.write(HEADERS_AT[next], bytes);
