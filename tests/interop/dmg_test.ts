@@ -1,11 +1,21 @@
 /** Apple's disk images, which both tools can only read. */
+import { assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
 import { deflateSync } from "node:zlib";
+import { entropyBlock, lzfseStream, packAdc } from "../codec/_apple.ts";
+import { fromHex } from "../codec/_samples.ts";
 import { ChunkType, type DmgChunk, dmgImage, type DmgOptions, trailerOf } from "../_dmg.ts";
 import { Random } from "../_random.ts";
+import { reference, runQimg, runReference } from "../_reference.ts";
+import { tempDir } from "../_temp.ts";
 import { type Given, patch, same, sameForEach, truncate } from "./_cases.ts";
 
 const NAME = "a.dmg";
 const MiB = 1 << 20;
+
+/** 1024 times the same letter, as bzip2 packs them. */
+const BZIP2 = fromHex(
+  "425a683931415926535965515b950000044200c00000100008200030cc05536a62283c5dc914e1424195456e54",
+);
 
 /** An image, which `about` tells apart from others. */
 function image(about: string, options: () => DmgOptions): Given {
@@ -304,3 +314,48 @@ for (const [kind, options] of Object.entries(UNREADABLE)) {
     leftByReference: kind === "a gap in front" ? ["b"] : [],
   });
 }
+
+Deno.test({
+  name: "chunks that the reference only warns of are read",
+  ignore: reference.ignore,
+  async fn() {
+    await using dir = await tempDir();
+    const cwd = dir.path;
+    const bytes = content(8, 1);
+    const stream = lzfseStream(entropyBlock(bytes));
+    for (
+      const [chunk, warning] of [
+        [{ type: ChunkType.lzfse, sectors: 8, bytes: stream }, "dmg-lzfse module is missing"],
+        [{ type: ChunkType.adc, sectors: 8, bytes: packAdc(bytes) }, "unknown type 80000004"],
+        [{ type: ChunkType.bzip2, sectors: 2, bytes: BZIP2 }, "dmg-bzip2 module is missing"],
+      ] as const
+    ) {
+      await Deno.writeFile(dir.file(NAME), dmgImage({ tables: [[chunk]] }));
+      const args = ["convert", "-O", "raw", NAME, "b"];
+      const theirs = await runReference(args, { cwd });
+      assertEquals(theirs.code, 1);
+      assertStringIncludes(theirs.stderr, warning);
+      const ours = await runQimg(args, { cwd });
+      assertEquals(ours, { code: 0, stdout: "", stderr: "" });
+      const expected = chunk.sectors === 8 ? bytes : new Uint8Array(1024).fill(0x5a);
+      assertEquals(await Deno.readFile(dir.file("b")), expected);
+    }
+  },
+});
+
+Deno.test({
+  name: "an image without any chunk cannot be read, and crashes nobody",
+  ignore: reference.ignore,
+  async fn() {
+    await using dir = await tempDir();
+    const cwd = dir.path;
+    await Deno.writeFile(dir.file(NAME), dmgImage({ tables: [[last]], sectors: 8 }));
+    const args = ["convert", "-O", "raw", NAME, "b"];
+    assertNotEquals((await runReference(args, { cwd })).code, 0);
+    assertEquals(await runQimg(args, { cwd }), {
+      code: 1,
+      stdout: "",
+      stderr: "qimg: error while reading at byte 0: Input/output error\n",
+    });
+  },
+});
