@@ -86,9 +86,15 @@ export class BlockTable {
   /**
    * Takes room for a block.
    *
-   * @throws {ImageError} `EFBIG` if an entry cannot say where it is.
+   * @throws {ImageError} `EFBIG` if an entry cannot say where it is, `EIO` if the table lies on top of the
+   * headers, as damaged ones do.
    */
   take(): number {
+    const { offset, tableOffset, entries } = this.#header;
+    const table = { start: tableOffset, length: entries * 4 };
+    if (overlap(table, LEADING_FOOTER) || overlap(table, { start: offset, length: HEADER_SIZE })) {
+      throw ImageError.fromErrno("EIO", { file: this.#file.filename, field: "table offset" });
+    }
     const returned = this.#returned.pop();
     if (returned !== undefined) return returned;
     const position = this.#end;
@@ -117,12 +123,13 @@ export class BlockTable {
    */
   requireApart(position: number): void {
     const { offset, tableOffset, entries } = this.#header;
-    const overlaps = (start: number, length: number) =>
-      position < start + length && start < position + this.#stride;
-    if (
-      !overlaps(0, FOOTER_SIZE) && !overlaps(offset, HEADER_SIZE) &&
-      !overlaps(tableOffset, entries * 4)
-    ) return;
+    const metadata = [
+      LEADING_FOOTER,
+      { start: offset, length: HEADER_SIZE },
+      { start: tableOffset, length: entries * 4 },
+    ];
+    const block = { start: position, length: this.#stride };
+    if (!metadata.some((range) => overlap(range, block))) return;
     throw ImageError.fromErrno("EIO", { file: this.#file.filename, field: "BAT" });
   }
 
@@ -153,6 +160,18 @@ export class BlockTable {
     }
     return end;
   }
+}
+
+/** Bytes of the file. */
+interface FileRange {
+  readonly start: number;
+  readonly length: number;
+}
+
+const LEADING_FOOTER: FileRange = { start: 0, length: FOOTER_SIZE };
+
+function overlap(a: FileRange, b: FileRange): boolean {
+  return a.start < b.start + b.length && b.start < a.start + a.length;
 }
 
 function truncated(file: BlockNode): ImageError {

@@ -147,3 +147,19 @@ Deno.test("a table on top of itself is read as what it is, and not written", asy
   await assertRejects(() => node.write(0, part), ImageError);
   assertEquals(file.bytes(), bytes);
 });
+
+Deno.test("a table on top of the headers gets no entries", async () => {
+  // Behind the fields of the dynamic header there is room that says nothing.
+  for (const tableOffset of [512 + 768, 400]) {
+    const file = withHeader([20, tableOffset]);
+    const bytes = file.bytes();
+    bytes.fill(0xff, tableOffset, tableOffset + 32);
+    // The footer's reserved bytes count in its checksum.
+    patchFooters(bytes, () => {});
+    const damaged = new MemoryNode({ bytes });
+    await using node = await open(damaged, { writable: true });
+    await assertRejects(() => node.write(0, new Uint8Array(512)), ImageError);
+    await node.flush();
+    assertEquals(damaged.slice(0, 2048), bytes.slice(0, 2048));
+  }
+});
