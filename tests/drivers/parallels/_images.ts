@@ -1,5 +1,11 @@
-/** Images of Parallels' format made byte by byte. */
+/** Images of Parallels' format made byte by byte, and opened without the command line. */
 import { createHash } from "node:crypto";
+import { parallels } from "../../../drivers/parallels/driver.ts";
+import type { OpenMode } from "../../../lib/block/mode.ts";
+import type { BlockNode } from "../../../lib/block/node.ts";
+import { OptionSet } from "../../../lib/block/options.ts";
+import type { MemoryNode } from "../../_memory_node.ts";
+import { context, type TestContext } from "../qcow2/_image.ts";
 
 /** Bytes of a sector. */
 export const SECTOR = 512;
@@ -130,4 +136,25 @@ export function imageWithExtension(
   bytes.set(bits, 2 * clusterSize);
   bytes.set(extension.subarray(0, bytes.length - 3 * clusterSize), 3 * clusterSize);
   return bytes;
+}
+
+/** Opens an image through the driver. Disposing of the node closes `file`. */
+export async function open(
+  file: MemoryNode,
+  { using, options = {}, ...mode }: Partial<OpenMode> & {
+    readonly using?: TestContext;
+    readonly options?: Readonly<Record<string, string>>;
+  } = {},
+): Promise<BlockNode> {
+  const set = new OptionSet(parallels.openOptions, Object.entries(options));
+  return await parallels.open(file, set, using ?? context(mode));
+}
+
+/** The table of an image, as numbers. */
+export function tableOf(bytes: Uint8Array): number[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return Array.from(
+    { length: view.getUint32(32, true) },
+    (_, index) => view.getUint32(64 + 4 * index, true),
+  );
 }
