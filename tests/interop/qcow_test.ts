@@ -59,6 +59,15 @@ const SOURCE: readonly Given[] = [
     [9 * M, 3 * K, "flat"],
   ]),
 ];
+/** For images in front of it, whose clusters of 512 bytes the reference takes its time for. */
+const SMALL: readonly Given[] = [
+  disk("src", 3 * M + 3 * K, [
+    [0, 30 * K, "mixed"],
+    [2000 * K, 100 * K, "noise"],
+    [2500 * K + 512, 100 * K, "gaps"],
+    [3 * M, 3 * K, "flat"],
+  ]),
+];
 
 /** An image with data in several tables, out of order. */
 const WRITTEN: readonly Given[] = [
@@ -79,9 +88,9 @@ const COMPRESSED: readonly Given[] = [
   ),
 ];
 const OVERLAY: readonly Given[] = [
-  ...SOURCE,
+  ...SMALL,
   img("create -f qcow -b src -F raw a.qcow"),
-  io("a.qcow", "write -P 1 1M 100k", "write -P 2 3000k 3k", "write -z 2560k 256k"),
+  io("a.qcow", "write -P 1 2040k 20k", "write -P 2 3000k 3k", "write -z 2560k 32k"),
 ];
 const ENCRYPTED: readonly Given[] = [
   img(secretly(`create -f qcow -o ${AES} a.qcow 5M`)),
@@ -134,7 +143,6 @@ for (const kind of ["empty", "with compressed data", "in front of another"]) {
     "snapshot -c s a.qcow",
     "snapshot -a s a.qcow",
     "snapshot -d s a.qcow",
-    "bitmap --add a.qcow b",
     "amend -o size=1M a.qcow",
     "amend -o backing_file=x a.qcow",
     "rebase -u -b x -F raw a.qcow",
@@ -146,8 +154,6 @@ for (const kind of ["empty", "with compressed data", "in front of another"]) {
   ], {
     given: IMAGES[kind]!,
     files: ["a.qcow"],
-    // What a copy is called holds a number that is drawn by lot.
-    normalize: (text) => text.replaceAll(/#block\d+/g, "#block"),
   });
 }
 
@@ -160,7 +166,6 @@ for (
     "convert -f raw -O qcow -m 4 src b.qcow",
     "convert -f raw -O qcow -t none src b.qcow",
     "convert -f raw -O qcow src src b.qcow",
-    "convert -f raw -O qcow -B src -F raw src b.qcow",
     "dd -f raw -O qcow if=src of=b.qcow bs=64k skip=3 count=90",
   ]
 ) {
@@ -180,14 +185,19 @@ for (const line of ["convert -n -f raw -O qcow src b.qcow", "convert -n -S 0 -O 
   });
 }
 
+for (const sparse of ["", "-S 0 "]) {
+  const line = `convert -f raw -O qcow ${sparse}-B src -F raw src b.qcow`;
+  same(`qcow: ${line}`, { given: SMALL, run: line, files: ["b.qcow"], slack: M });
+}
+
 const CHAIN: readonly Given[] = [
-  ...SOURCE,
+  ...SMALL,
   img("create -f qcow -b src -F raw mid.qcow"),
-  io("mid.qcow", "write -P 1 1M 100k", "write -z 2560k 256k"),
+  io("mid.qcow", "write -P 1 1M 20k", "write -z 2560k 32k"),
   img("create -f qcow -b mid.qcow -F qcow a.qcow"),
-  io("a.qcow", "write -P 3 1100k 1M", "write -P 2 3000k 3k", "write -z 8M 64k"),
-  img("create -f qcow other.qcow 5M"),
-  hole("empty", 9 * M + 3 * K),
+  io("a.qcow", "write -P 3 1030k 30k", "write -P 2 3000k 3k", "write -z 3M 2k"),
+  img("create -f qcow other.qcow 2M"),
+  hole("empty", 3 * M + 3 * K),
 ];
 for (
   const line of [
@@ -219,9 +229,14 @@ for (
     slack: M,
   });
 }
-sameForEach("qcow that is emptied", ["commit a.qcow", "commit mid.qcow"], {
+sameForEach("qcow that is emptied", ["commit a.qcow"], {
   given: CHAIN,
-  files: ["a.qcow", "mid.qcow"],
+  files: ["a.qcow"],
+  slack: M,
+});
+sameForEach("qcow that is emptied", ["commit mid.qcow"], {
+  given: CHAIN,
+  files: ["mid.qcow", "src"],
   slack: M,
 });
 
@@ -301,7 +316,7 @@ for (
   ]
 ) {
   same(`qcow: ${line}`, {
-    given: SOURCE,
+    given: SMALL,
     run: secretly(line),
     files: ["b.qcow"],
     slack: M,
@@ -392,7 +407,7 @@ for (const backing of [[], ["-B", "base", "-F", "raw"]]) {
     ignore: reference.ignore,
     async fn() {
       await using dir = await tempDir();
-      for (const given of [...SOURCE, hole("base", 9 * M + 3 * K)]) await given.make(dir.path);
+      for (const given of [...SMALL, hole("base", 3 * M + 3 * K)]) await given.make(dir.path);
       const line = (name: string) => [
         ...["convert", "-c", "-f", "raw", "-O", "qcow", ...backing],
         ...["src", name],
@@ -437,9 +452,9 @@ Deno.test({
         await useReference(create, { cwd: dir.path });
       }
       const random = new Random(7);
-      const writes = Array.from({ length: 60 }, () => {
+      const writes = Array.from({ length: 40 }, () => {
         const offset = 512 * random.below(12000);
-        const length = 512 * random.between(1, random.oneIn(5) ? 280 : 20);
+        const length = 512 * random.between(1, random.oneIn(9) ? 280 : 20);
         return { offset, length, byte: random.below(256) };
       });
       const image = opened("a", isEncrypted ? `,${KEY}` : "");
