@@ -54,7 +54,7 @@ export const KINDS: readonly Kind[] = [
     options: "encrypt.format=aes,encrypt.key-secret=s",
     key: [["encrypt.key-secret", "s"]],
   },
-  ...plain("qed", "", "cluster_size=4k,table_size=1", "cluster_size=1M,table_size=16"),
+  ...plain("qed", "", "cluster_size=4k,table_size=2", "cluster_size=1M,table_size=16"),
   ...plain("vdi", "", "static=on"),
   ...plain(
     "vmdk",
