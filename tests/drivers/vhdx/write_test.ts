@@ -9,7 +9,7 @@ import { contentOf, create, guid, handMade, hex, MIB, open, summed } from "./_im
 import { withoutDrawn } from "./_mask.ts";
 
 /** Sequences of random requests for each kind of image. */
-const SEQUENCES = Number(Deno.env.get("QIMG_SEQUENCES") ?? 6);
+const SEQUENCES = Number(Deno.env.get("QIMG_SEQUENCES") ?? 4);
 
 /** The log as zeros, too. */
 function masked(file: MemoryNode): Uint8Array<ArrayBuffer> {
@@ -259,8 +259,8 @@ for (const options of KINDS) {
               break;
             }
             default: {
-              const bytes = random.bytes(1000);
-              const from = Uint8Array.from({ length }, (_, at) => bytes[at % 1000]!);
+              const from = new Uint8Array(length).fill(random.between(1, 255));
+              from.set(random.bytes(Math.min(1000, length)));
               await node.write(offset, from);
               model.set(from, offset);
             }
