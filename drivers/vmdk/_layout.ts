@@ -54,3 +54,5 @@ export const NO_PARENT = 0xffffffff;
 
 /** Extents of a split image, sectors. */
 export const SPLIT_SECTORS = 2 ** 31 / SECTOR;
+/** Most extents of an image: all are open at a time. It is what VMware's largest split disk, of 8 TiB, has. */
+export const MAX_EXTENTS = 4096;

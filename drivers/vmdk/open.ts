@@ -14,6 +14,7 @@ import {
   Flag,
   KDMV_MAGIC,
   MAX_DESCRIPTOR,
+  MAX_EXTENTS,
   SECTOR,
 } from "./_layout.ts";
 import {
@@ -143,6 +144,7 @@ async function openDescriptor(
   opened: BlockNode[],
 ): Promise<FoundExtents> {
   let createType = standAloneType(text, file.filename);
+  requireFewExtents(text, file);
   const extents: Omit<DiskExtent, "start">[] = [];
   for (const line of extentLines(text, file.filename)) {
     const child = await context.openFile("extent", extentPath(line.filename, file));
@@ -159,6 +161,22 @@ async function openDescriptor(
     });
   }
   return { extents: placed(extents, file), createType };
+}
+
+/** Before any is opened: what has too many has as many as it likes. */
+function requireFewExtents(text: string, file: BlockNode): void {
+  let count = 0;
+  try {
+    for (const _ of extentLines(text, file.filename)) count++;
+  } catch {
+    // A line that is wrong is an error when its turn comes, behind those of the files before it.
+  }
+  if (count <= MAX_EXTENTS) return;
+  throw new ImageError(`More than ${MAX_EXTENTS} extents are not supported`, {
+    errno: "EFBIG",
+    file: file.filename,
+    field: "extent",
+  });
 }
 
 function placed(extents: readonly Omit<DiskExtent, "start">[], file: BlockNode): DiskExtent[] {

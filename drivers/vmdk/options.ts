@@ -2,7 +2,14 @@ import { ImageError } from "../../lib/block/error.ts";
 import type { OptionSet, OptionSpec } from "../../lib/block/options.ts";
 import { requireDiskLength } from "../../lib/block/range.ts";
 import { alignUp } from "../../lib/bytes/align.ts";
-import { GRAIN_SECTORS, MAX_DIRECTORY, SECTOR, TABLE_ENTRIES } from "./_layout.ts";
+import {
+  GRAIN_SECTORS,
+  MAX_DIRECTORY,
+  MAX_EXTENTS,
+  SECTOR,
+  SPLIT_SECTORS,
+  TABLE_ENTRIES,
+} from "./_layout.ts";
 
 /** What `create -o` takes, in the order of the "Formatting" line. */
 export const CREATE_OPTIONS: readonly OptionSpec[] = [
@@ -109,7 +116,7 @@ export function createParameters(options: OptionSet): CreateParameters {
     throw refuse("Flat image can't enable zeroed grain", "zeroed_grain", "ENOTSUP");
   }
   return {
-    size: sizeOf(options.exact("size") ?? 0n, !kind.flat && !kind.split),
+    size: sizeOf(options.exact("size") ?? 0n, kind),
     subformat,
     ...kind,
     adapterType,
@@ -122,11 +129,13 @@ export function createParameters(options: OptionSet): CreateParameters {
 
 /** Most bytes that one sparse extent can have: more directory entries are not opened. */
 const MAX_SPARSE = MAX_DIRECTORY * TABLE_ENTRIES * GRAIN_SECTORS * SECTOR;
+/** Most bytes that an image of many files can have. */
+const MAX_SPLIT = MAX_EXTENTS * SPLIT_SECTORS * SECTOR;
 
 /** Rounds up to sectors. */
-function sizeOf(size: bigint, oneSparse: boolean): number {
+function sizeOf(size: bigint, { flat, split }: { flat: boolean; split: boolean }): number {
   requireDiskLength(size);
-  const limit = oneSparse ? MAX_SPARSE : Number.MAX_SAFE_INTEGER - SECTOR;
+  const limit = split ? MAX_SPLIT : flat ? Number.MAX_SAFE_INTEGER - SECTOR : MAX_SPARSE;
   if (size > BigInt(limit)) throw ImageError.fromErrno("EFBIG", { field: "size" });
   return alignUp(Number(size), SECTOR);
 }

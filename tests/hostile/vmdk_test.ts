@@ -283,8 +283,16 @@ Deno.test("hostile vmdk: an image that is its own parent is refused", async () =
 });
 
 Deno.test("hostile vmdk: very many extents", async () => {
-  const lines = Array.from({ length: 20_000 }, () => 'RW 1 VMFS "none"');
+  const lines = Array.from({ length: 4097 }, () => 'RW 1 VMFS "secret"');
   const { code, stderr } = await withDescriptor(descriptor("vmfs", ...lines), ["info", "a.vmdk"]);
   assertEquals(code, 1);
-  assertStringIncludes(stderr, "No such file or directory");
+  assertStringIncludes(stderr, "More than 4096 extents are not supported");
+});
+
+Deno.test("vmdk: split images have no more files than can be open", async () => {
+  const error = await assertRejects(
+    () => create({ subformat: "twoGbMaxExtentFlat", size: "8796093022720" }),
+    ImageError,
+  );
+  assertEquals([error.errno, error.field], ["EFBIG", "size"]);
 });
