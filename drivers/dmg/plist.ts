@@ -48,7 +48,8 @@ function decode(text: Uint8Array): Uint8Array {
   let group = 0;
   let digits = 0;
   let padding = 0;
-  for (const code of text) {
+  for (let at = 0; at < text.length; at++) {
+    const code = text[at]!;
     const digit = DIGITS[code]!;
     if (digit === NO_DIGIT) continue;
     group = group << 6 | digit;
