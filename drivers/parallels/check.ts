@@ -69,7 +69,7 @@ class Check {
     const { clusterSize } = header;
     const fileLength = this.#image.file.length;
     let end = 0;
-    for (let index = 0; index < table.length; index++) {
+    for (let index = 0; index < table.storedLength; index++) {
       const position = table.get(index);
       if (position === 0) {
         // In a file shorter than a cluster there is no room for any, to the reference.

@@ -12,6 +12,8 @@ import type { ParallelsImage } from "./image.ts";
 import { readThrough, runAt } from "./reader.ts";
 
 const ZEROS = new Uint8Array(256 << 10);
+/** Bytes of a backing file that are copied at a time. */
+const COPY_STEP = 1 << 20;
 
 /** A cluster of the disk that has a place, until its first bytes are there. */
 interface PendingCluster {
@@ -209,10 +211,11 @@ export class DiskWriter {
     if (backing === null) return;
     const diskStart = offset - skip;
     for (const [from, to] of [[0, skip], [skip + length, end]] as const) {
-      const bytes = new Uint8Array(to - from);
-      if (bytes.length === 0) continue;
-      await readThrough(this.#image, diskStart + from, bytes);
-      await file.write(position + from, bytes);
+      for (let at = from; at < to; at += COPY_STEP) {
+        const bytes = new Uint8Array(Math.min(COPY_STEP, to - at));
+        await readThrough(this.#image, diskStart + at, bytes);
+        await file.write(position + at, bytes);
+      }
     }
   }
 

@@ -1,4 +1,6 @@
 /** Parallels' format through both tools. */
+import { assert } from "@std/assert";
+import { assertSame, reference } from "../_reference.ts";
 import { disk, type Given, img, ioAs, patch, same, sameForEach, truncate } from "./_cases.ts";
 import {
   bitmapFeature,
@@ -357,3 +359,30 @@ for (const [what, extension] of Object.entries(EXTENSIONS)) {
     files: ["b"],
   });
 }
+
+const SAMPLE = new URL("../../../shared/samples/parallels-v1.bz2", import.meta.url);
+const hasSample = await Deno.stat(SAMPLE).then(() => true, () => false);
+
+Deno.test({
+  name: "parallels: an image that Parallels made is described, mapped, checked and copied alike",
+  ignore: reference.ignore || !hasSample,
+  async fn() {
+    const { success, stdout } = await new Deno.Command("bzcat", { args: [SAMPLE.pathname] })
+      .output();
+    assert(success);
+    for (
+      const run of [
+        "info a.hdd",
+        "map --output=json a.hdd",
+        "check a.hdd",
+        "convert -O raw a.hdd b",
+        "convert -O parallels a.hdd b",
+      ]
+    ) {
+      await assertSame(run.split(" "), {
+        setup: (dir) => Deno.writeFile(`${dir}/a.hdd`, stdout),
+        files: run.startsWith("convert") ? ["a.hdd", "b"] : [],
+      });
+    }
+  },
+});
