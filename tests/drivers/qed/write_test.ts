@@ -79,6 +79,20 @@ Deno.test("zeros that would have to be written are refused where nothing may be 
   assertEquals(error.errno, "ENOTSUP");
 });
 
+Deno.test("requests of many clusters end where they end", async () => {
+  const length = 5000 * CLUSTER;
+  await using node = await open(await create({ size: "32M", table_size: "16" }));
+  await node.write(length, filled(CLUSTER, 9));
+  await node.write(0, filled(length, 1));
+  assertEquals(await readOf(node, length - 1, 2), Uint8Array.of(1, 9));
+  await using other = await open(
+    await create({ size: "32M", table_size: "16" }),
+    backing(32 << 20),
+  );
+  await other.writeZeroes(0, length, KEEP);
+  assertEquals(await readOf(other, length - 1, 2), Uint8Array.of(0, 0xbb));
+});
+
 Deno.test("a discard changes nothing", async () => {
   const file = await create();
   await using node = await open(file);
