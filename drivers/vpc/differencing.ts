@@ -25,8 +25,28 @@ interface Run {
   readonly position: number | undefined;
 }
 
-/** A differencing image. */
-export class DifferencingNode extends ReadOnlyNode {
+/**
+ * Opens the differencing image in `file`; the caller attaches its parent.
+ *
+ * @throws {ImageError} if it is to be written, or does not name its parent.
+ */
+export async function openDifferencing(
+  file: BlockNode,
+  context: DriverContext,
+  image: BlockImage,
+): Promise<BlockNode> {
+  if (context.mode.writable) {
+    throw new ImageError("Differencing VHD images can only be read", {
+      errno: "EACCES",
+      file: context.filename,
+    });
+  }
+  const { header } = image;
+  const paths = await parentPaths(file, header);
+  return new DifferencingNode(file, context, image, new ParentLink(file, context, header, paths));
+}
+
+class DifferencingNode extends ReadOnlyNode {
   readonly driver = "vpc";
   readonly length: number;
   override readonly limits: NodeLimits;
@@ -35,7 +55,7 @@ export class DifferencingNode extends ReadOnlyNode {
   /** Sector bitmaps by the numbers of their blocks, the last used one last. */
   readonly #bitmaps = new Map<number, Uint8Array>();
 
-  private constructor(
+  constructor(
     file: BlockNode,
     context: DriverContext,
     image: BlockImage,
@@ -50,28 +70,6 @@ export class DifferencingNode extends ReadOnlyNode {
       zeroAlignment: 0,
     };
     this.backing = parent;
-  }
-
-  /**
-   * Opens the image in `file`; the caller attaches its parent.
-   *
-   * @throws {ImageError} if it is to be written, or does not name its parent.
-   */
-  static async open(
-    file: BlockNode,
-    context: DriverContext,
-    image: BlockImage,
-  ): Promise<DifferencingNode> {
-    if (context.mode.writable) {
-      throw new ImageError("Differencing VHD images can only be read", {
-        errno: "EACCES",
-        file: context.filename,
-      });
-    }
-    const { header } = image;
-    const paths = await parentPaths(file, header);
-    const parent = new ParentLink(file, context, header, paths);
-    return new DifferencingNode(file, context, image, parent);
   }
 
   async read(offset: number, into: Uint8Array): Promise<void> {

@@ -33,6 +33,11 @@ interface PendingBlock {
   users: number;
 }
 
+/** The node of a dynamic image in `file`. */
+export function dynamicNode(file: BlockNode, context: DriverContext, image: BlockImage): BlockNode {
+  return new DynamicNode(file, context, image);
+}
+
 /**
  * A dynamic image. Sector bitmaps do not count when it is read, as with the reference; what is written
  * sets all their bits.
@@ -41,7 +46,7 @@ interface PendingBlock {
  * blocks need it, and, once all that is safe, the entries. A crash leaves at worst blocks that nobody
  * uses, and no footer at the end: the one in front counts.
  */
-export class DynamicNode extends WritableNode {
+class DynamicNode extends WritableNode {
   readonly #image: BlockImage;
   readonly #lock = new Mutex();
   readonly #pending = new Map<number, PendingBlock>();
@@ -50,7 +55,6 @@ export class DynamicNode extends WritableNode {
   /** Where the footer was written. */
   #footerAt: number;
 
-  /** A node on `file`. */
   constructor(file: BlockNode, context: DriverContext, image: BlockImage) {
     super(file, context, { length: image.length, clusterSize: image.header.blockSize });
     this.#image = image;

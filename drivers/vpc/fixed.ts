@@ -15,12 +15,30 @@ import { readPadded } from "../../lib/block/read_padded.ts";
 import { FOOTER_SIZE } from "./_layout.ts";
 import { WritableNode } from "./writable_node.ts";
 
-/** A fixed image. */
-export class FixedNode extends WritableNode {
+/** The node of a fixed image in `file`, of whose disk the footer tells the length in bytes. */
+export function fixedNode(file: BlockNode, context: DriverContext, length: number): BlockNode {
+  return new FixedNode(file, context, length);
+}
+
+/**
+ * The node of an image that calls itself fixed and is laid out like a dynamic one. The reference takes the
+ * whole file for the disk, headers and all; so it can be read, but whoever wrote to it would destroy it.
+ *
+ * @throws {ImageError} if it is to be written.
+ */
+export function headedFixedNode(
+  file: BlockNode,
+  context: DriverContext,
+  length: number,
+): BlockNode {
+  requireReadOnly(context);
+  return new HeadedFixedNode(file, context, length);
+}
+
+class FixedNode extends WritableNode {
   /** Where the footer begins. */
   readonly #footerAt: number;
 
-  /** A node on `file`, of whose disk the footer tells the length in bytes. */
   constructor(file: BlockNode, context: DriverContext, length: number) {
     super(file, context, { length, clusterSize: 0 });
     this.#footerAt = file.length - FOOTER_SIZE;
@@ -35,7 +53,6 @@ export class FixedNode extends WritableNode {
     return plainExtent(this, this.file, offset, length);
   }
 
-  /** As the file does. */
   override async readsZeroWhenNew(): Promise<boolean> {
     return await this.file.readsZeroWhenNew?.() ?? false;
   }
@@ -62,17 +79,11 @@ export class FixedNode extends WritableNode {
   }
 }
 
-/**
- * An image that calls itself fixed and is laid out like a dynamic one. The reference takes the whole file
- * for the disk, headers and all; so it can be read, but whoever wrote to it would destroy it.
- */
-export class HeadedFixedNode extends ReadOnlyNode {
+class HeadedFixedNode extends ReadOnlyNode {
   readonly driver = "vpc";
   readonly length: number;
 
-  /** A node on `file`, of whose disk the footer tells the length in bytes. */
   constructor(file: BlockNode, context: DriverContext, length: number) {
-    requireReadOnly(context);
     super(file, context);
     this.length = length;
   }

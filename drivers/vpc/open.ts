@@ -19,24 +19,24 @@ export async function openNode(
   const footer = await readFooter(file);
   const length = diskLength(footer, rule);
   if (!footer.isLeading) {
-    const { FixedNode } = await import("./fixed.ts");
-    return new FixedNode(file, context, length);
+    const { fixedNode } = await import("./fixed.ts");
+    return fixedNode(file, context, length);
   }
   const header = await readDynamicHeader(file, footer, length);
   const table = await BlockTable.load(file, header, context.untrusted);
   const image = { length, footer: footer.bytes, header, table };
   switch (footer.type) {
     case DiskType.fixed: {
-      const { HeadedFixedNode } = await import("./fixed.ts");
-      return new HeadedFixedNode(file, context, length);
+      const { headedFixedNode } = await import("./fixed.ts");
+      return headedFixedNode(file, context, length);
     }
     case DiskType.differencing: {
-      const { DifferencingNode } = await import("./differencing.ts");
-      return await DifferencingNode.open(file, context, image);
+      const { openDifferencing } = await import("./differencing.ts");
+      return await openDifferencing(file, context, image);
     }
     default: {
-      const { DynamicNode } = await import("./dynamic.ts");
-      return new DynamicNode(file, context, image);
+      const { dynamicNode } = await import("./dynamic.ts");
+      return dynamicNode(file, context, image);
     }
   }
 }
