@@ -1,5 +1,7 @@
 /** Bochs' and cloop's formats, which both tools can only read. */
 import { deflateSync } from "node:zlib";
+import { assert } from "@std/assert";
+import { assertSame, reference } from "../_reference.ts";
 import { bochsImage, cloopImage } from "../_foreign_images.ts";
 import { type Given, patch, same, sameForEach, truncate } from "./_cases.ts";
 
@@ -130,4 +132,27 @@ for (const [damage, given] of Object.entries(BROKEN)) {
     run: `convert -f ${format} -O raw a b`,
     leftByReference: damage.match(/cut|stream|checksum|too (long|short)/) ? ["b"] : [],
   });
+}
+
+for (const [sample, format] of [["empty.bochs", "bochs"], ["simple-pattern.cloop", "cloop"]]) {
+  const packed = new URL(`../../../shared/samples/${sample}.bz2`, import.meta.url);
+  const isThere = await Deno.stat(packed).then(() => true, () => false);
+  for (
+    const line of ["info a", "map --output=json a", "convert -O raw a b", "convert -O qcow2 a b"]
+  ) {
+    Deno.test({
+      name: `${format}, an image that its own program made: ${line}`,
+      ignore: reference.ignore || !isThere,
+      async fn() {
+        const { success, stdout } = await new Deno.Command("bzcat", { args: [packed.pathname] })
+          .output();
+        assert(success);
+        await assertSame(line.split(" "), {
+          setup: (dir) => Deno.writeFile(`${dir}/a`, stdout),
+          images: line.startsWith("convert") ? [{ name: "b", format: line.split(" ")[2]! }] : [],
+          code: 0,
+        });
+      },
+    });
+  }
 }
