@@ -236,6 +236,7 @@ if (import.meta.main) {
       const random = new Random(seed);
       const bytes = mutate(original.slice(), metadata, random);
       if (random.oneIn(2)) subject.seal?.(bytes);
+      subject.bound?.(bytes);
       await writeSparse(subject.file, bytes);
       const begin = performance.now();
       try {

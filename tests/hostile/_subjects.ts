@@ -27,6 +27,8 @@ export interface Subject {
   readonly file: string;
   /** Puts checksums right that damage would show in. */
   readonly seal?: (bytes: Uint8Array) => void;
+  /** Takes back damage that costs more than an error, as the format has it. */
+  readonly bound?: (bytes: Uint8Array) => void;
 }
 
 const M = 1 << 20;
@@ -58,7 +60,7 @@ function sealVpc(bytes: Uint8Array): void {
 }
 
 /** Work that a header asks for takes as long as it says: counts of iterations stay below 65536. */
-function sealLuks(bytes: Uint8Array): void {
+function boundLuks(bytes: Uint8Array): void {
   for (let at = 0; at + 592 <= bytes.length; at += 512) {
     if (view(bytes).getUint32(at) !== 0x4c554b53) continue;
     for (const count of [164, ...Array.from({ length: 8 }, (_, slot) => 208 + slot * 48 + 4)]) {
@@ -67,12 +69,8 @@ function sealLuks(bytes: Uint8Array): void {
   }
 }
 
-const SEALS: Readonly<Record<string, Subject["seal"]>> = {
-  luks: sealLuks,
-  qcow2: sealLuks,
-  vhdx: sealVhdx,
-  vpc: sealVpc,
-};
+const SEALS: Readonly<Record<string, Subject["seal"]>> = { vhdx: sealVhdx, vpc: sealVpc };
+const BOUNDS: Readonly<Record<string, Subject["bound"]>> = { luks: boundLuks, qcow2: boundLuks };
 
 /** Made by the drivers, and written here and there. */
 async function made(kind: Kind, dir: string): Promise<Subject> {
@@ -100,7 +98,15 @@ async function made(kind: Kind, dir: string): Promise<Subject> {
     if (!options.includes("static")) await node.writeZeroes(65536, 4096, { unmap: true });
   }
   const seal = SEALS[format];
-  return { name, kind, image: file, file, ...seal === undefined ? {} : { seal } };
+  const bound = BOUNDS[format];
+  return {
+    name,
+    kind,
+    image: file,
+    file,
+    ...seal === undefined ? {} : { seal },
+    ...bound === undefined ? {} : { bound },
+  };
 }
 
 async function handMade(
