@@ -216,6 +216,27 @@ Deno.test("a whole image is the header of another file, behind as many bytes of 
   assertEquals(payload.bytes().subarray(0, PAYLOAD), new Uint8Array(PAYLOAD));
 });
 
+Deno.test("the disk begins where the header says, as cryptsetup aligns it to 2 MiB", async () => {
+  const aligned = 2 << 20;
+  const bytes = new Uint8Array(aligned + K);
+  bytes.set(await imageBytes(0));
+  new DataView(bytes.buffer).setUint32(104, aligned / 512);
+  const file = new MemoryNode({ bytes });
+  await using disk = await open(file, { writable: true });
+  assertEquals(disk.length, K);
+  const data = new Random(9).bytes(K);
+  await disk.write(0, data);
+  const into = new Uint8Array(K);
+  await disk.read(0, into);
+  assertEquals(into, data);
+  // The same sectors as with the header right before them.
+  const near = new MemoryNode({ bytes: await imageBytes(K) });
+  await using other = await open(near, { writable: true });
+  await other.write(0, data);
+  assertEquals(file.bytes().subarray(aligned), near.bytes().subarray(PAYLOAD));
+  assertEquals(file.bytes().subarray(0, aligned), bytes.subarray(0, aligned));
+});
+
 Deno.test("passphrases are added to and taken from the header's own file, the payload stays", async () => {
   const bytes = await imageBytes(K);
   const header = new MemoryNode({ bytes: detach(bytes) });
