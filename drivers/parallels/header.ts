@@ -58,7 +58,11 @@ export class ParallelsHeader {
   readonly leastDataStart: number;
   readonly #isExtended: boolean;
 
-  /** @throws {ImageError} for the checks of section 1, in their order. */
+  /**
+   * The header with these 64 bytes, which it keeps.
+   *
+   * @throws {ImageError} for the checks of section 1, in their order.
+   */
   constructor(
     bytes: Uint8Array,
     { filename, untrusted }: Pick<DriverContext, "filename" | "untrusted">,

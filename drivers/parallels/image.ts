@@ -13,9 +13,13 @@ import type { Preallocated } from "./open_options.ts";
 
 /** State of an open image. */
 export class ParallelsImage {
+  /** The file that holds it. */
   readonly file: BlockNode;
+  /** Services, and how it was opened. */
   readonly context: DriverContext;
+  /** Its header. */
   readonly header: ParallelsHeader;
+  /** Where the clusters of its disk are. */
   readonly table: AllocationTable;
   /** How the file grows. */
   readonly preallocated: Preallocated;
@@ -30,6 +34,7 @@ export class ParallelsImage {
   /** Free places, if the image can be written. */
   space: FreeSpace | undefined;
 
+  /** An image as it was found. */
   constructor(
     file: BlockNode,
     context: DriverContext,

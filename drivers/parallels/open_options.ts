@@ -25,7 +25,11 @@ export interface Preallocated {
   readonly sparse: boolean;
 }
 
-/** @throws {ImageError} for a value that is none. */
+/**
+ * What the options say.
+ *
+ * @throws {ImageError} for a value that is none.
+ */
 export function readOpenOptions(options: OptionSet): Preallocated {
   const exact = options.exact(SIZE);
   const mode = options.string(MODE) ?? "falloc";

@@ -29,6 +29,7 @@ export class DiskWriter {
   /** The table in the file may still lead to holes. */
   #hasLooseHoles = false;
 
+  /** One for each image. */
   constructor(image: ParallelsImage) {
     this.#image = image;
   }
