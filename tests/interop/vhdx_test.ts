@@ -4,6 +4,7 @@ import { setSum } from "../../drivers/vhdx/_layout.ts";
 import { READ_ONLY } from "../../lib/block/mode.ts";
 import { openImage } from "../../lib/graph/open.ts";
 import { QUIET } from "../../lib/graph/environment.ts";
+import { guid, handMade, inLog, logEntry, sector } from "../drivers/vhdx/_image.ts";
 import { withoutDrawn, withoutDrawnInLog } from "../drivers/vhdx/_mask.ts";
 import { reference, useQimg, useReference, writeWithReference } from "../_reference.ts";
 import { tempDir } from "../_temp.ts";
@@ -534,3 +535,48 @@ Deno.test({
     assertEquals(await useReference(args, { cwd }), "Images are identical.\n");
   },
 });
+
+const sectorAt = (number: number) => ({ at: 8 * M + number * 4096, bytes: sector(number) });
+const torn = logEntry({ sequence: 9, tail: 0, steps: [sectorAt(9)] });
+torn[6000]! ^= 1;
+const LOGS: Readonly<Record<string, readonly (readonly [number, Uint8Array])[]>> = {
+  "several entries, the last one torn": [
+    [0, logEntry({ sequence: 7, tail: 0, steps: [sectorAt(7), { at: 8 * M, zeros: 8192 }] })],
+    [8192, logEntry({ sequence: 8, tail: 0, steps: [sectorAt(8), sectorAt(3)] })],
+    [20480, torn],
+  ],
+  "entries of another time": [
+    [0, logEntry({ sequence: 17, tail: 0, guid: guid(4), steps: [sectorAt(7)] })],
+    [40960, logEntry({ sequence: 8, tail: 40960, steps: [sectorAt(8)] })],
+  ],
+  "many descriptors": [
+    [
+      0,
+      logEntry({ sequence: 7, tail: 0, steps: Array.from({ length: 126 }, (_, i) => sectorAt(i)) }),
+    ],
+  ],
+  "a file that has to be longer": [
+    [0, logEntry({ sequence: 7, tail: 0, last: 9 * M + 4096, steps: [sectorAt(7)] })],
+  ],
+  "a file that is too short": [
+    [0, logEntry({ sequence: 7, tail: 0, flushed: 10 * M, steps: [sectorAt(7)] })],
+  ],
+};
+for (const [what, entries] of Object.entries(LOGS)) {
+  sameForEach(`vhdx with a log by hand: ${what}`, ["check -r all a.vhdx", "info a.vhdx"], {
+    given: [{
+      key: `log by hand ${what}`,
+      async make(dir) {
+        const file = await handMade({
+          length: M,
+          logGuid: guid(5),
+          fileLength: 9 * M,
+          data: [[8 * M, sector(99)], ...inLog(entries)],
+        });
+        await Deno.writeFile(`${dir}/a.vhdx`, file.bytes());
+      },
+    }],
+    files: ["a.vhdx"],
+    mask,
+  });
+}
