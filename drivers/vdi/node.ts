@@ -32,7 +32,6 @@ interface PendingBlock {
 
 class VdiNode implements BlockNode {
   readonly driver = "vdi";
-  readonly filename: string;
   readonly readOnly: boolean;
   readonly length: number;
   readonly limits: NodeLimits = {
@@ -57,7 +56,6 @@ class VdiNode implements BlockNode {
     this.#context = context;
     this.#header = header;
     this.#map = map;
-    this.filename = context.filename;
     this.readOnly = !context.mode.writable;
     this.length = header.length;
     this.children = [{ name: "file", node: file }];
@@ -70,6 +68,11 @@ class VdiNode implements BlockNode {
         return checkMap(header, map, repair, report);
       },
     };
+  }
+
+  /** Known for good only once the image is open. */
+  get filename(): string {
+    return this.#context.filename;
   }
 
   async read(offset: number, into: Uint8Array): Promise<void> {
