@@ -36,8 +36,11 @@ const CHECKSUM_AT = 4;
 /** Bytes that a table of blocks may take in an image that nobody vouches for. */
 export const MAX_TABLE_UNTRUSTED = 16 << 20;
 
-/** The smallest and the largest block. */
-export const [MIN_BLOCK, MAX_BLOCK] = [MIB, 256 * MIB];
+/** The smallest block. */
+export const MIN_BLOCK = MIB;
+
+/** The largest block. */
+export const MAX_BLOCK = 256 * MIB;
 
 /** Sectors that a sector bitmap has bits for. */
 export const CHUNK_SECTORS = 2 ** 23;

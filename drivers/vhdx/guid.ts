@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { equalBytes } from "../../lib/bytes/equal.ts";
 
 /** Bytes of a GUID. */
 export const GUID_SIZE = 16;
@@ -41,11 +40,6 @@ export function formatGuid(guid: Uint8Array): string {
     return bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("");
   };
   return [hex(0, 4, -1), hex(4, 6, -1), hex(6, 8, -1), hex(8, 10, 1), hex(10, 16, 1)].join("-");
-}
-
-/** Whether two are the same. */
-export function equalGuids(a: Uint8Array, b: Uint8Array): boolean {
-  return equalBytes(a, b);
 }
 
 /** One that the format's specification names. */

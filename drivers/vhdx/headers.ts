@@ -26,7 +26,7 @@ import {
   putSignature,
   setSum,
 } from "./_layout.ts";
-import { equalGuids, GUID_SIZE, newGuid, NO_GUID } from "./guid.ts";
+import { GUID_SIZE, newGuid, NO_GUID } from "./guid.ts";
 
 const SIGNATURE = "head";
 const VERSION = 1;
@@ -65,7 +65,11 @@ export class Headers {
     this.#active = active;
   }
 
-  /** @throws {ImageError} `No valid VHDX header found`, `EINVAL` for a log that cannot be. */
+  /**
+   * Reads both headers, and finds the one that counts.
+   *
+   * @throws {ImageError} `No valid VHDX header found`, `EINVAL` for a log that cannot be.
+   */
   static async read(file: BlockNode): Promise<Headers> {
     const copies: [Uint8Array, Uint8Array] = [
       new Uint8Array(HEADER_SIZE),
@@ -108,7 +112,7 @@ export class Headers {
 
   /** Whether there is a log to look at. */
   get hasLog(): boolean {
-    return this.logLength > 0 && !equalGuids(this.logGuid, NO_GUID);
+    return this.logLength > 0 && !equalBytes(this.logGuid, NO_GUID);
   }
 
   /**

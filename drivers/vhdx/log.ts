@@ -12,8 +12,9 @@ import { readPadded } from "../../lib/block/read_padded.ts";
 import { isAligned } from "../../lib/bytes/align.ts";
 import { crc32c } from "../../lib/bytes/crc32c.ts";
 import { readU32LE, readU64LE } from "../../lib/bytes/endian.ts";
+import { equalBytes } from "../../lib/bytes/equal.ts";
 import { hasSignature, headSum } from "./_layout.ts";
-import { equalGuids, GUID_SIZE } from "./guid.ts";
+import { GUID_SIZE } from "./guid.ts";
 import type { Headers } from "./headers.ts";
 
 /** Unit of the log, bytes. */
@@ -224,7 +225,7 @@ class EntryReader {
     const guid = head.subarray(ENTRY_AT.logGuid, ENTRY_AT.logGuid + GUID_SIZE);
     if (
       length === 0 || length > this.#ring.length || !isAligned(length, LOG_SECTOR) ||
-      sequence === 0n || !equalGuids(guid, this.#guid) || descriptorBytes(descriptors) > length
+      sequence === 0n || !equalBytes(guid, this.#guid) || descriptorBytes(descriptors) > length
     ) return undefined;
     if (!await this.#isSummed(entry)) {
       this.#torn += length;

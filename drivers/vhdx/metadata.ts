@@ -15,6 +15,7 @@ import {
   writeU32LE,
   writeU64LE,
 } from "../../lib/bytes/endian.ts";
+import { equalBytes } from "../../lib/bytes/equal.ts";
 import {
   CHUNK_SECTORS,
   hasSignature,
@@ -26,7 +27,7 @@ import {
   Parameter,
   putSignature,
 } from "./_layout.ts";
-import { equalGuids, GUID_SIZE, Item, newGuid } from "./guid.ts";
+import { GUID_SIZE, Item, newGuid } from "./guid.ts";
 import { type ParentLocator, readParentLocator } from "./parent_locator.ts";
 import type { FileRange } from "./regions.ts";
 
@@ -119,7 +120,7 @@ async function readTable(
   for (let i = 0; i < count; i++) {
     const at = ENTRIES_AT + i * ENTRY_SIZE;
     const guid = bytes.subarray(at, at + GUID_SIZE);
-    const name = names.find((name) => equalGuids(guid, Item[name]));
+    const name = names.find((name) => equalBytes(guid, Item[name]));
     if (name === undefined) {
       if ((readU32LE(bytes, at + 24) & REQUIRED) === 0) continue;
       throw unsupported(file, "metadata");

@@ -55,7 +55,11 @@ export interface CreateParameters {
   readonly zeroState: boolean;
 }
 
-/** @throws {ImageError} with the reference's texts. */
+/**
+ * Checks the values of create options.
+ *
+ * @throws {ImageError} with the reference's texts.
+ */
 export function createParameters(options: OptionSet): CreateParameters {
   const refuse = (message: string, field: string) =>
     new ImageError(message, { errno: "EINVAL", field });

@@ -2,7 +2,8 @@ import type { BackingLink } from "../../lib/block/capabilities.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import { hostNameOf } from "../../lib/block/windows_path.ts";
-import { equalGuids, formatGuid } from "./guid.ts";
+import { equalBytes } from "../../lib/bytes/equal.ts";
+import { formatGuid } from "./guid.ts";
 import type { VhdxImage } from "./image.ts";
 
 /** The parent of a differencing image. */
@@ -26,14 +27,18 @@ export class Parent implements BackingLink {
     return this.#node;
   }
 
-  /** @throws {ImageError} for an image with other data than those that this one was put in front of. */
+  /**
+   * Takes the parent. One that somebody has put there in another format cannot be told from others.
+   *
+   * @throws {ImageError} `EINVAL` for an image with other data than those that this one was put in front of.
+   */
   attach(node: BlockNode | null): void {
     // Closed with the image in any case.
     this.#node = node;
     const found = node === null ? undefined : this.#dataGuidOf(node);
     if (node === null || found === undefined) return;
     const { linkages } = this.#image.metadata.parent!;
-    if (linkages.some((guid) => equalGuids(guid, found))) return;
+    if (linkages.some((guid) => equalBytes(guid, found))) return;
     throw new ImageError(
       `'${node.filename}' is not the parent of '${this.#image.context.filename}', or has been ` +
         `written to since: its data are ${formatGuid(found)}, not ${formatGuid(linkages[0]!)}`,

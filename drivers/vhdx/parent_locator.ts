@@ -7,8 +7,9 @@ import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import { readPadded } from "../../lib/block/read_padded.ts";
 import { readU16LE, readU32LE } from "../../lib/bytes/endian.ts";
+import { equalBytes } from "../../lib/bytes/equal.ts";
 import { invalid } from "./_layout.ts";
-import { equalGuids, GUID_SIZE, parseGuid, VHDX_PARENT } from "./guid.ts";
+import { GUID_SIZE, parseGuid, VHDX_PARENT } from "./guid.ts";
 import type { FileRange } from "./regions.ts";
 
 /** The longest locator: it holds some paths. */
@@ -24,7 +25,11 @@ export interface ParentLocator {
   readonly linkages: readonly Uint8Array[];
 }
 
-/** @throws {ImageError} `EINVAL` for a damaged locator, `ENOTSUP` for a parent of another kind. */
+/**
+ * Reads the locator of a differencing image.
+ *
+ * @throws {ImageError} `EINVAL` for a damaged locator, `ENOTSUP` for a parent of another kind.
+ */
 export async function readParentLocator(
   file: BlockNode,
   { offset, length }: FileRange,
@@ -33,7 +38,7 @@ export async function readParentLocator(
   if (length < ENTRIES_AT || length > MAX_LOCATOR) throw wrong("length");
   const bytes = new Uint8Array(length);
   await readPadded(file, offset, bytes);
-  if (!equalGuids(bytes.subarray(0, GUID_SIZE), VHDX_PARENT)) {
+  if (!equalBytes(bytes.subarray(0, GUID_SIZE), VHDX_PARENT)) {
     throw ImageError.fromErrno("ENOTSUP", { file: file.filename, field: "parent locator: type" });
   }
   const count = readU16LE(bytes, 18);

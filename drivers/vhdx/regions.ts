@@ -7,6 +7,7 @@ import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import { readPadded } from "../../lib/block/read_padded.ts";
 import { readU32LE, readU64LE, writeU32LE, writeU64LE } from "../../lib/bytes/endian.ts";
+import { equalBytes } from "../../lib/bytes/equal.ts";
 import {
   hasSignature,
   invalid,
@@ -17,7 +18,7 @@ import {
   REGION_TABLES_AT,
   setSum,
 } from "./_layout.ts";
-import { equalGuids, GUID_SIZE, Region } from "./guid.ts";
+import { GUID_SIZE, Region } from "./guid.ts";
 
 const SIGNATURE = "regi";
 const [ENTRIES_AT, ENTRY_SIZE, REQUIRED] = [16, 32, 1];
@@ -91,10 +92,10 @@ export async function readRegions(
       throw invalid(file, "region table: file offset");
     }
     regions.add(range);
-    if (equalGuids(guid, Region.table)) {
+    if (equalBytes(guid, Region.table)) {
       if (table !== undefined) throw invalid(file, "region table: block allocation table");
       table = range;
-    } else if (equalGuids(guid, Region.metadata)) {
+    } else if (equalBytes(guid, Region.metadata)) {
       if (metadata !== undefined) throw invalid(file, "region table: metadata");
       metadata = range;
     } else if ((readU32LE(bytes, at + 28) & REQUIRED) !== 0) {
