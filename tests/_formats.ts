@@ -31,7 +31,7 @@ export const WITH_SECRET: Environment = {
 const plain = (format: string, ...options: readonly string[]): Kind[] =>
   options.map((given) => ({ format, options: given }));
 
-const LUKS = "key-secret=s,iter-time=10";
+const LUKS = "key-secret=s,iter-time=1";
 
 /** All of them, each format at its defaults first. */
 export const KINDS: readonly Kind[] = [
@@ -45,7 +45,7 @@ export const KINDS: readonly Kind[] = [
   ),
   {
     format: "qcow2",
-    options: "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
+    options: "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1",
     key: [["encrypt.key-secret", "s"]],
   },
   ...plain("qcow", ""),
