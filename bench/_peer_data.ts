@@ -29,19 +29,25 @@ export class PeerData {
     return name;
   }
 
+  /** Removes a file, which is made again when the next row asks for it. */
+  async remove(name: string): Promise<void> {
+    if (!this.#made.delete(name)) return;
+    await Deno.remove(join(this.#dir, name));
+  }
+
   async #reference(...args: string[]): Promise<void> {
     const { success, stderr } = await new Deno.Command("qemu-img", { args, cwd: this.#dir })
       .output();
     if (!success) throw new Error(`qemu-img ${args[0]}: ${new TextDecoder().decode(stderr)}`);
   }
 
-  /** 2 GiB, of each 8 MiB 5 with data (programs, random bytes), 1 with zeros, 2 without anything. */
-  sparse(): Promise<string> {
-    return this.#once("sparse.img", (path) => {
+  /** Of each 8 MiB 5 with data (programs, random bytes), 1 with zeros, 2 without anything. */
+  #mixture(name: string, unscaledSize: number, seed: number): Promise<string> {
+    return this.#once(name, (path) => {
       using file = Deno.openSync(path, { write: true, createNew: true });
       using program = new ProgramBytes();
-      const random = new RandomBytes(1);
-      const size = 2048 * MiB * this.#scale;
+      const random = new RandomBytes(seed);
+      const size = unscaledSize * this.#scale;
       file.truncateSync(size);
       const piece = new Uint8Array(MiB);
       for (let at = 0; at < size; at += 8 * MiB) {
@@ -50,6 +56,28 @@ export class PeerData {
         }
         writeAt(file, at + 5 * MiB, piece.fill(0));
       }
+    });
+  }
+
+  /** 2 GiB, of each 8 MiB 5 with data (programs, random bytes), 1 with zeros, 2 without anything. */
+  sparse(): Promise<string> {
+    return this.#mixture("sparse.img", 2048 * MiB, 1);
+  }
+
+  /** 1 GiB of the same kind. */
+  mixed(): Promise<string> {
+    return this.#mixture("mixed.img", 1024 * MiB, 4);
+  }
+
+  /** That 1 GiB in another format, as the reference stores it; `options` are those of `create -o`. */
+  mixedAs(format: string, options: readonly string[]): Promise<string> {
+    const name = `mixed.${[format, ...options].join("_").replaceAll(/[^a-zA-Z0-9]+/g, "_")}`;
+    return this.#once(name, async () => {
+      const source = await this.mixed();
+      await this.#reference(
+        ...["convert", "-f", "raw", "-O", format, ...options.flatMap((o) => ["-o", o])],
+        ...[source, name],
+      );
     });
   }
 

@@ -40,12 +40,59 @@ interface Row {
   readonly opens?: (file: string) => string;
   /** The same job at another size, which qimg must do in about the same time. */
   readonly elsewhere?: (data: PeerData) => Promise<readonly string[]>;
+  /** A file that only this row needs, removed when it is done. */
+  readonly own?: (data: PeerData) => Promise<string>;
 }
 
 /** The passphrase of encrypted images. */
 const KEY = ["--object", "secret,id=key,data=passphrase"];
 const encrypted = (file: string) => `driver=qcow2,encrypt.key-secret=key,file.filename=${file}`;
 const luks = (file: string) => `driver=luks,key-secret=key,file.filename=${file}`;
+
+/** A format that the same 1 GiB is brought into and out of. */
+interface FormatRows {
+  readonly format: string;
+  /** Of `create -o`. */
+  readonly options?: readonly string[];
+  /** Largest ratios of wall times; 1.2 unless said. */
+  readonly targets?: { readonly into: number; readonly outOf: number };
+}
+
+const FORMATS: readonly FormatRows[] = [
+  { format: "vmdk", options: ["subformat=monolithicSparse"] },
+  {
+    format: "vmdk",
+    options: ["subformat=streamOptimized"],
+    targets: { into: 0.5, outOf: 0.7 },
+  },
+  { format: "vhdx" },
+  { format: "vpc" },
+  { format: "vdi" },
+  { format: "parallels" },
+  { format: "qed" },
+];
+
+function formatRows({ format, options = [], targets }: FormatRows): Row[] {
+  const name = [format, ...options.map((option) => option.replace(/.*=/, ""))].join(" ");
+  return [
+    {
+      name: `raw → ${name}, 1 GiB of mixed data`,
+      target: targets?.into ?? 1.2,
+      args: async (data) => [
+        ...["convert", "-f", "raw", "-O", format, ...options.flatMap((option) => ["-o", option])],
+        ...[await data.mixed(), OUTPUT],
+      ],
+    },
+    {
+      name: `${name} → raw, the same data`,
+      target: targets?.outOf ?? 1.2,
+      args: async (data) => [
+        ...["convert", "-f", format, "-O", "raw", await data.mixedAs(format, options), OUTPUT],
+      ],
+      own: (data) => data.mixedAs(format, options),
+    },
+  ];
+}
 
 const ROWS: readonly Row[] = [
   {
@@ -89,6 +136,7 @@ const ROWS: readonly Row[] = [
     target: 0.7,
     args: async (data) => ["convert", "-O", "raw", await data.deflatedDmg(), OUTPUT],
   },
+  ...FORMATS.flatMap(formatRows),
   {
     name: "compare raw with qcow2, equal content",
     target: 1.0,
@@ -345,6 +393,7 @@ class Contest {
       remarks.push(`${growth.toFixed(2)} of the time for a thousandth of the size, ≤ 1.5`);
     }
     await removeIfThere(join(this.#dir, OUTPUT));
+    if (row.own !== undefined) await this.#data.remove(await row.own(this.#data));
     const { name, target } = row;
     return { name, target, ratio, met, remarks, qimg, peer: theirs, runs };
   }
