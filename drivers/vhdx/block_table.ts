@@ -6,7 +6,7 @@
 import type { BlockNode } from "../../lib/block/node.ts";
 import { readPadded } from "../../lib/block/read_padded.ts";
 import { viewOf } from "../../lib/bytes/endian.ts";
-import { MIB } from "./_layout.ts";
+import { BlockState, MIB } from "./_layout.ts";
 
 /** Bytes of the table that are read at a time, and kept. */
 const PAGE = 65536;
@@ -94,19 +94,18 @@ export class BlockTable {
   }
 
   /**
-   * The entries `[first, end)` that are not zero, in their order. Parts of the table that take no space
-   * in the file take no time either.
+   * Calls `visit` for those of the first `end` entries that say where a whole block is, in their order.
+   * Parts of the table that take no space in the file take no time either.
    */
-  async *stored(
-    first: number,
+  async eachPresent(
     end: number,
-  ): AsyncGenerator<readonly [index: number, entry: BlockEntry], void, undefined> {
-    const perPage = PAGE / ENTRY_SIZE;
+    visit: (index: number, offset: number) => void,
+  ): Promise<void> {
     const available = Math.ceil((this.#file.length - this.position) / ENTRY_SIZE);
     const last = Math.min(end, available);
     const buffer = new Uint8Array(PAGE);
     const view = viewOf(buffer);
-    for (let index = first; index < last;) {
+    for (let index = 0; index < last;) {
       const position = this.position + index * ENTRY_SIZE;
       const rest = Math.min((last - index) * ENTRY_SIZE, this.#file.length - position);
       const below = await this.#file.extent(position, rest);
@@ -117,14 +116,17 @@ export class BlockTable {
         index += whole;
         continue;
       }
-      const count = Math.min(perPage, last - index, Math.max(whole, 1));
-      await readPadded(this.#file, position, buffer.subarray(0, count * ENTRY_SIZE));
-      for (let i = 0; i < count; i++) {
-        const at = i * ENTRY_SIZE;
-        if (view.getUint32(at, true) === 0 && view.getUint32(at + 4, true) === 0) continue;
-        yield [index + i, decode(view, at)];
+      const stop = index + Math.min(Math.max(whole, 1), last - index);
+      while (index < stop) {
+        const count = Math.min(PAGE / ENTRY_SIZE, stop - index);
+        const bytes = buffer.subarray(0, count * ENTRY_SIZE);
+        await readPadded(this.#file, this.position + index * ENTRY_SIZE, bytes);
+        for (let at = 0; at < bytes.length; at += ENTRY_SIZE) {
+          if ((view.getUint32(at, true) & STATE) !== BlockState.fullyPresent) continue;
+          visit(index + at / ENTRY_SIZE, decode(view, at).offset);
+        }
+        index += count;
       }
-      index += count;
     }
   }
 

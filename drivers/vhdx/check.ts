@@ -4,7 +4,7 @@
  * @module
  */
 import type { CheckReport, CheckResult } from "../../lib/block/capabilities.ts";
-import { BlockState, MIB } from "./_layout.ts";
+import { MIB } from "./_layout.ts";
 import type { VhdxImage } from "./image.ts";
 
 /** From here on an offset is negative to the reference. */
@@ -17,8 +17,7 @@ export async function checkEntries(
 ): Promise<void> {
   const { length, blockSize, chunkRatio } = metadata;
   const fileLength = file.length;
-  for await (const [index, { state, offset }] of table.stored(0, entries)) {
-    if (state !== BlockState.fullyPresent) continue;
+  await table.eachPresent(entries, (index, offset) => {
     // Offsets of blocks are exact, but not all of their decimal digits would show.
     const shown = BigInt(offset);
     if (offset >= OFFSET_LIMIT - blockSize) found(`VHDX BAT entry ${index} offset overflow.`);
@@ -39,7 +38,7 @@ export async function checkEntries(
     }
     const overlap = regions.overlap({ offset, length: most });
     if (overlap !== undefined) found(overlap);
-  }
+  });
 }
 
 /** Checks an open image. There is nothing to repair but the log, which opening has done. */
