@@ -1,6 +1,7 @@
 import type { BlockNode } from "./node.ts";
 import type { OpenMode } from "./mode.ts";
 import type { OptionSet, OptionSpec } from "./options.ts";
+import type { UserObject } from "./user_object.ts";
 
 /** What a file that an image names is for. */
 export type ChildRole = "backing" | "data-file" | "extent" | "header" | "log";
@@ -19,6 +20,8 @@ export interface DriverContext {
    * @throws {ImageError} `No secret with id '<id>'`
    */
   secret(id: string): Uint8Array;
+  /** What the user defined under this id beside images, secrets apart; `undefined` if there is nothing. */
+  object?(id: string): UserObject | undefined;
   /** Prints one diagnostic line, complete; the program's name comes before it only if `fromProgram` says so. */
   report(line: string, fromProgram?: boolean): void;
   /** Prints `warning: <text>` after the program's name. */
@@ -67,7 +70,8 @@ export interface ProtocolDriver extends DriverBase {
   /** Runtime options (`--image-opts`) beside `filename`, without the common ones. */
   readonly openOptions?: readonly OptionSpec[];
   /**
-   * Opens `filename` (prefix already stripped). Takes no locks: see `BlockNode.lock`. `options` are those
+   * Opens `filename` (prefix already stripped, unless the entry keeps it); `""` if options alone say what
+   * is meant. Takes no locks: see `BlockNode.lock`. `options` are those
    * of `openOptions`, none where absent.
    */
   open(filename: string, context: DriverContext, options?: OptionSet): Promise<BlockNode>;
@@ -155,10 +159,20 @@ export interface FormatEntry extends DriverEntry<FormatDriver> {
   probe(head: Uint8Array, filename: string): number;
 }
 
+/** A Deno permission that a protocol may need. What is read needs none that could be given up. */
+export type ProtocolPermission = "net" | "run" | "write";
+
 /** Entry of a protocol. */
 export interface ProtocolEntry extends DriverEntry<ProtocolDriver> {
   /** Names before the colon that select it. */
   readonly prefixes: readonly string[];
+  /** The driver takes names as they are, prefix and all: `nbd://host/export`. */
+  readonly keepsPrefix?: boolean;
+  /**
+   * What a command needs beside what it needs for local files, for a word of its command line that names
+   * this protocol: a file name, a `json:` name or a list of options. Nothing where absent.
+   */
+  permissions?(word: string): readonly ProtocolPermission[];
   /** How well an existing device suits a name without prefix, 0 = not at all. */
   probeDevice?(filename: string): number;
 }

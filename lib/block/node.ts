@@ -8,6 +8,7 @@ import type {
   ImageDetails,
   SnapshotStore,
 } from "./capabilities.ts";
+import type { JsonValue } from "../bytes/json.ts";
 import type { NodeAccess } from "./mode.ts";
 
 /** What requests a node takes and likes. All in bytes. */
@@ -72,6 +73,16 @@ export interface NodeChild {
   readonly stored?: boolean;
 }
 
+/** How to get at the bytes of a protocol that file names alone do not lead to. */
+export interface NodeAddress {
+  /** The name that alone gives this very node, if there is one. */
+  readonly exact: string | undefined;
+  /** The options that give it, without `driver`. */
+  readonly options: { readonly [key: string]: JsonValue };
+  /** Why no name in an image can be relative to this one; absent where names can. */
+  readonly noFolder?: string;
+}
+
 /** A plain local file that other threads may open by its path. */
 export interface LocalFile {
   /** Absolute path. */
@@ -127,6 +138,8 @@ export interface BlockNode extends AsyncDisposable {
 
   // Capabilities: present where the driver has them, found by property and never by the driver's name.
 
+  /** Protocols whose nodes are not reached by `filename` alone. */
+  readonly address?: NodeAddress;
   /** Protocols on local files: how other threads reach the same bytes. */
   readonly local?: LocalFile;
   /** Protocols: takes (or changes) the locks that the node above needs. */

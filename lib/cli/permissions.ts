@@ -7,7 +7,7 @@
  *
  * - reading, which Deno cannot narrow down to some paths at run time;
  * - writing, for commands that create or change a file;
- * - the network, for command lines with a name that reaches out to it;
+ * - what the protocols need that the command line names: the network, other programs;
  * - native calls already loaded (see `lib/io/native.ts`) in the main thread.
  *
  * One exception is Deno's own: it opens files below /dev, /proc and /sys only
@@ -17,17 +17,16 @@
  * that file fails.
  */
 
+import { PROTOCOLS } from "../../drivers/mod.ts";
+import type { ProtocolPermission } from "../block/driver.ts";
 import type { Access } from "../commands/_command.ts";
+import { protocolPrefix } from "../graph/names.ts";
 import { JSON_PREFIX, NodeOptions, valueText } from "../graph/node_options.ts";
 
 const GUARDED = /^\/(?:dev|proc|sys)(?:\/|$)/;
-const PROTOCOL = /^([a-z0-9+_-]+):/;
-const LOCAL_PROTOCOLS: ReadonlySet<string> = new Set(["file", "host_device", "host_cdrom"]);
-const NETWORK_DRIVER = /^(?:nbd|https?|ftps?|ssh|rbd|iscsi|nfs|gluster)/;
 
-/** Keys of options that name a driver, an address, or say that a node is not to be written, at any depth. */
+/** Keys of options that name a driver, a file, or say that a node is not to be written, at any depth. */
 const DRIVER_KEY = /(?:^|\.)driver$/;
-const ADDRESS_KEY = /(?:^|\.)(?:url|server\..*|host|port|path)$/;
 const FILE_KEY = /(?:^|\.)filename$/;
 const READ_ONLY_KEY = /(?:^|\.)read-only$/;
 
@@ -39,10 +38,10 @@ export function surplusPermissions(access: Access): Surplus[] {
   const { reads, writes } = namedFiles(access);
   const names = [...reads, ...writes];
   if (readsEverywhere() && names.some(isGuarded)) return [];
-  const surplus: Surplus[] = ["run", "env", "sys", "ffi"];
-  if (!names.some(isRemote)) surplus.push("net");
-  if (writes.length === 0) surplus.push("write");
-  return surplus;
+  const kept = new Set<Surplus>(names.flatMap(permissionsFor));
+  if (writes.length > 0) kept.add("write");
+  const all: readonly Surplus[] = ["run", "env", "sys", "ffi", "net", "write"];
+  return all.filter((name) => !kept.has(name));
 }
 
 /**
@@ -105,24 +104,26 @@ function isGuarded(name: string): boolean {
 }
 
 function isGuardedFile(name: string): boolean {
-  const protocol = protocolOf(name);
-  if (protocol !== undefined && !LOCAL_PROTOCOLS.has(protocol)) return false;
-  const path = protocol === undefined ? name : name.slice(protocol.length + 1);
+  const prefix = protocolPrefix(name);
+  const protocol = PROTOCOLS.find(({ prefixes }) => prefixes.includes(prefix ?? ""));
+  if (prefix !== undefined && (protocol === undefined || protocol.permissions !== undefined)) {
+    return false;
+  }
+  const path = prefix === undefined ? name : name.slice(prefix.length + 1);
   return GUARDED.test(path) || GUARDED.test(realPath(path));
 }
 
-function isRemote(name: string): boolean {
-  const options = optionsIn(name);
-  const isAddress = ([key, value]: readonly [string, string]) =>
-    DRIVER_KEY.test(key) ? NETWORK_DRIVER.test(value) : ADDRESS_KEY.test(key);
-  if (options.some(isAddress)) return true;
-  if (name.startsWith(JSON_PREFIX)) return false;
-  const protocol = protocolOf(name);
-  return protocol !== undefined && !LOCAL_PROTOCOLS.has(protocol);
-}
-
-function protocolOf(name: string): string | undefined {
-  return PROTOCOL.exec(name)?.[1];
+/** What the protocols that a word of the command line names need beside what local files do. */
+function permissionsFor(word: string): ProtocolPermission[] {
+  const drivers = new Set(
+    optionsIn(word).flatMap(([key, value]) => DRIVER_KEY.test(key) ? [value] : []),
+  );
+  const prefix = word.startsWith(JSON_PREFIX) ? undefined : protocolPrefix(word);
+  return PROTOCOLS.flatMap(({ name, prefixes, permissions }) =>
+    drivers.has(name) || (prefix !== undefined && prefixes.includes(prefix))
+      ? [...permissions?.(word) ?? []]
+      : []
+  );
 }
 
 /** The path without symbolic links, of a file that may be still to be made; `""` where nobody knows. */

@@ -6,6 +6,7 @@
  */
 import { ImageError } from "../block/error.ts";
 import type { SecretStore } from "../block/secret.ts";
+import type { ObjectStore, UserObject } from "../block/user_object.ts";
 import { hashOrder } from "../bytes/json.ts";
 import { type JsonObject, readJson } from "../bytes/json_reader.ts";
 import { CommandError, HelpText, type OptionSpec } from "./_command.ts";
@@ -20,10 +21,23 @@ export interface SecretObject {
   readonly bytes: Uint8Array;
 }
 
+/** What was defined on the command line. */
+export type DefinedObject = SecretObject | UserObject;
+
 /** The secrets of a command line. */
-export function secretStore(objects: readonly SecretObject[]): SecretStore {
-  const secrets = new Map(objects.map(({ id, bytes }) => [id, bytes]));
+export function secretStore(objects: readonly DefinedObject[]): SecretStore {
+  const secrets = new Map(
+    objects.flatMap((object) => "bytes" in object ? [[object.id, object.bytes] as const] : []),
+  );
   return { get: (id) => secrets.get(id) };
+}
+
+/** The other objects of a command line. */
+export function objectStore(objects: readonly DefinedObject[]): ObjectStore {
+  const others = new Map(
+    objects.flatMap((object) => "bytes" in object ? [] : [[object.id, object] as const]),
+  );
+  return { get: (id) => others.get(id) };
 }
 
 /** Exit code for a wrong definition. */
@@ -38,7 +52,7 @@ export interface ObjectOption extends OptionSpec {
   /** How help calls the value. */
   readonly value: "OBJECT";
   /** Adds an object to those before. */
-  parse(text: string, previous: unknown): readonly SecretObject[];
+  parse(text: string, previous: unknown): readonly DefinedObject[];
 }
 
 /** `--object`, for a command that ends with `exitCode` when the definition is wrong. */
@@ -47,11 +61,11 @@ export function objectOption({ exitCode }: Failing): ObjectOption {
     long: ["object"],
     value: "OBJECT",
     help: [
-      "define a secret that image options refer to by its id: secret,id=ID,data=TEXT or",
-      "secret,id=ID,file=NAME; 'help' lists the types, 'secret,help' a type's options",
+      "define what image options refer to by its id, such as a secret: secret,id=ID,data=TEXT",
+      "or secret,id=ID,file=NAME; 'help' lists the types, 'TYPE,help' a type's options",
     ],
-    parse(text: string, previous: unknown): readonly SecretObject[] {
-      const objects = previous as readonly SecretObject[] | undefined ?? [];
+    parse(text: string, previous: unknown): readonly DefinedObject[] {
+      const objects = previous as readonly DefinedObject[] | undefined ?? [];
       return [...objects, readObject(text, objects, { exitCode })];
     },
   };
@@ -69,6 +83,33 @@ const TYPES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     iv: "string",
     keyid: "string",
   },
+  "tls-creds-psk": {
+    dir: "string",
+    endpoint: "QCryptoTLSCredsEndpoint",
+    priority: "string",
+    username: "string",
+    "verify-peer": "bool",
+  },
+  "tls-creds-x509": {
+    dir: "string",
+    endpoint: "QCryptoTLSCredsEndpoint",
+    passwordid: "string",
+    priority: "string",
+    "sanity-check": "bool",
+    "verify-peer": "bool",
+  },
+};
+
+/** Checks of values by their types as {@linkcode TYPES} has them; whatever is not here is a text. */
+const VALUES: Readonly<Record<string, (key: string, text: string) => string | undefined>> = {
+  bool: (key, text) =>
+    ["on", "yes", "true", "y", "off", "no", "false", "n"].includes(text)
+      ? undefined
+      : `Parameter '${key}' expects 'on' or 'off'`,
+  QCryptoTLSCredsEndpoint: (key, text) =>
+    ["client", "server"].includes(text)
+      ? undefined
+      : `Parameter '${key}' does not accept value '${text}'`,
 };
 
 /** Types of the reference that are not made here. */
@@ -82,8 +123,6 @@ const MISSING_TYPES: ReadonlySet<string> = new Set([
   "thread-context",
   "throttle-group",
   "tls-creds-anon",
-  "tls-creds-psk",
-  "tls-creds-x509",
 ]);
 
 const ID = /^[A-Za-z][A-Za-z0-9._-]*$/;
@@ -92,9 +131,9 @@ const ID_HINT = "Identifiers consist of letters, digits, '-', '.', '_', starting
 /** Takes a definition; `earlier` are the objects that it may refer to. */
 function readObject(
   text: string,
-  earlier: readonly SecretObject[],
+  earlier: readonly DefinedObject[],
   failing: Failing,
-): SecretObject {
+): DefinedObject {
   const properties = new Properties(readProperties(text, failing), failing);
   const type = properties.required("qom-type");
   if (!Object.hasOwn(TYPES, type)) {
@@ -106,20 +145,21 @@ function readObject(
     );
   }
   const id = properties.required("id");
-  const secret = secretProperties(properties, failing);
+  const secret = type === "secret" ? secretProperties(properties, failing) : undefined;
+  const others = secret === undefined ? otherProperties(type, properties, failing) : undefined;
   properties.refuseOthers();
   if (!ID.test(id)) {
     throw new CommandError("Parameter 'id' expects an identifier", { ...failing, hint: ID_HINT });
   }
-  const secrets = secretStore(earlier);
-  if (secrets.get(id) !== undefined) {
+  if (earlier.some((object) => object.id === id)) {
     throw new CommandError(
       `attempt to add duplicate property '${id}' to object (type 'container')`,
       failing,
     );
   }
+  if (secret === undefined) return { id, type, properties: others! };
   try {
-    return { id, bytes: secretBytes(secret, secrets) };
+    return { id, bytes: secretBytes(secret, secretStore(earlier)) };
   } catch (error) {
     if (!(error instanceof ImageError)) throw error;
     throw new CommandError(error.message, { ...failing, cause: error });
@@ -139,6 +179,23 @@ function secretProperties(properties: Properties, failing: Failing): SecretPrope
     data: properties.optional("data"),
     file: properties.optional("file"),
   };
+}
+
+/** Those of a type that is nothing but its properties. */
+function otherProperties(
+  type: string,
+  properties: Properties,
+  failing: Failing,
+): ReadonlyMap<string, string> {
+  const values = new Map<string, string>();
+  for (const [key, value] of Object.entries(TYPES[type]!)) {
+    const text = properties.optional(key, value === "bool");
+    if (text === undefined) continue;
+    const complaint = VALUES[value]?.(key, text);
+    if (complaint !== undefined) throw new CommandError(complaint, failing);
+    values.set(key, text);
+  }
+  return values;
 }
 
 /** The properties of a definition in either of its forms. */
@@ -185,11 +242,13 @@ class Properties {
     return value;
   }
 
-  optional(key: string): string | undefined {
+  /** `isFlag`: JSON's own truth values will do. */
+  optional(key: string, isFlag = false): string | undefined {
     const value = this.#values.get(key);
     if (value === undefined) return undefined;
     this.#known.add(key);
     if (typeof value === "string") return value;
+    if (isFlag && typeof value === "boolean") return value ? "on" : "off";
     throw new CommandError(
       value instanceof KeyValues
         ? `Parameters '${key}.*' are unexpected`

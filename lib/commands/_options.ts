@@ -6,7 +6,7 @@ import { CACHE_MODES, type CacheMode } from "../block/mode.ts";
 import { optionPieces } from "../block/options.ts";
 import { type ParsedNumber, parseInteger, parseSize } from "../bytes/size.ts";
 import type { Environment } from "../graph/environment.ts";
-import { type SecretObject, secretStore } from "./_objects.ts";
+import { type DefinedObject, objectStore, secretStore } from "./_objects.ts";
 import { type CommandContext, CommandError, type OptionSpec, UsageError } from "./_command.ts";
 
 export { OBJECT, objectOption } from "./_objects.ts";
@@ -182,7 +182,7 @@ export interface SharedOptions {
   /** `--untrusted`. */
   readonly untrusted: boolean;
   /** `--object`. */
-  readonly objects?: readonly SecretObject[] | undefined;
+  readonly objects?: readonly DefinedObject[] | undefined;
 }
 
 /** What the operations want to know of the program around them. */
@@ -192,6 +192,7 @@ export function environmentOf(
 ): Environment {
   return {
     secrets: secretStore(objects),
+    objects: objectStore(objects),
     // The images of a command line, and only those, know each other's nodes.
     scope: ctx,
     warn: (text) => ctx.warn(text),

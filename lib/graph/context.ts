@@ -37,6 +37,7 @@ export function driverContext(
     mode,
     untrusted: environment.untrusted,
     secret: (id) => findSecret(id, environment),
+    object: (id) => environment.objects?.get(id),
     report: environment.report,
     warn: environment.warn,
     ...(looksForeign === undefined ? {} : { looksForeign }),
@@ -82,8 +83,9 @@ export async function openProtocol(
   environment: Environment,
 ): Promise<BlockNode> {
   const driver = await protocol.load();
-  const node = await driver.open(filename, driverContext(filename, mode, environment));
-  describeProtocol(node, new Map());
+  const shown = { text: filename };
+  const node = await driver.open(filename, driverContext(filename, mode, environment, { shown }));
+  shown.text = describeProtocol(node, new Map());
   return node;
 }
 

@@ -1,4 +1,5 @@
 import type { SecretStore } from "../block/secret.ts";
+import type { ObjectStore } from "../block/user_object.ts";
 
 /** What opening and operations need from whoever calls them: where diagnostics go, how far to trust, when to stop. */
 export interface Environment {
@@ -13,6 +14,8 @@ export interface Environment {
   readonly untrusted: boolean;
   /** Keys and passphrases; none where absent. */
   readonly secrets?: SecretStore;
+  /** What the user defined beside images and secrets; nothing where absent. */
+  readonly objects?: ObjectStore;
   /**
    * Images that are opened with the same object here can refer to each other's nodes by their names
    * (`node-name`); without it only nodes of one image can.

@@ -10,6 +10,7 @@ import { childAccess, type OpenMode } from "../block/mode.ts";
 import type { BlockNode } from "../block/node.ts";
 import type { OptionSpec } from "../block/options.ts";
 import { errnoText } from "../io/errno.ts";
+import { bridgeTo } from "./bridges.ts";
 import { belowFormat, closeAfterError, driverContext, roleAccess, sharesFile } from "./context.ts";
 import { detectingZeroes } from "./detect_zeroes.ts";
 import type { Environment } from "./environment.ts";
@@ -109,7 +110,11 @@ export async function openTree(
   const format = name === undefined ? undefined : findFormat(name);
   const protocol = name === undefined ? undefined : findProtocol(name);
   if (name !== undefined && format === undefined && protocol === undefined) {
-    throw new ImageError(`Unknown driver '${name}'`, { errno: "EINVAL", field: "driver" });
+    throw new ImageError(`Unknown driver '${name}'`, {
+      errno: "EINVAL",
+      field: "driver",
+      hint: bridgeTo(name),
+    });
   }
   const inherited = inheritedMode(options, from);
   const isProtocol = name === undefined ? request.as === "file" : protocol !== undefined;
@@ -137,12 +142,13 @@ async function openProtocolNode(
   const strong = strongOptions(options, specs);
   const own = takeOptions(options, specs);
   options.delete(FILENAME);
-  const context = driverContext(name.filename, settings.mode, environment);
+  const shown = { text: name.filename };
+  const context = driverContext(name.filename, settings.mode, environment, { shown });
   const node = await driver.open(name.filename, context, own);
   try {
     own.settled();
     refuseOthers(options, `Block protocol '${driver.name}' doesn't support`);
-    describeProtocol(node, strong);
+    shown.text = describeProtocol(node, strong);
     if (request.as === "image") {
       trail.enter(node, filename ?? node.filename);
       await node.lock?.(childAccess(settings.mode, true));
@@ -419,8 +425,15 @@ class FormatImage {
     } catch (error) {
       throw ofBacking(error);
     }
-    return resolveRelative(lowestFile(node).filename, name);
+    return besideFile(lowestFile(node), name);
   }
+}
+
+/** The name by which to open what an image refers to, whose bytes are in `file`. */
+function besideFile({ filename, address }: BlockNode, name: string): string {
+  const resolved = resolveRelative(filename, name);
+  if (address?.noFolder === undefined || resolved === name) return resolved;
+  throw new ImageError(address.noFolder, { errno: "ENOTSUP", file: filename });
 }
 
 function ofBacking(error: unknown): unknown {

@@ -7,6 +7,7 @@ import { DEFAULT_FORMAT, DEFAULT_PROTOCOL, FORMATS, PROTOCOLS } from "../../driv
 import type { FormatDriver, FormatEntry, ProtocolDriver, ProtocolEntry } from "../block/driver.ts";
 import { ImageError } from "../block/error.ts";
 import type { BlockNode } from "../block/node.ts";
+import { bridgeTo } from "./bridges.ts";
 import { protocolPrefix, withoutPrefix } from "./names.ts";
 
 export { DEFAULT_FORMAT };
@@ -50,15 +51,18 @@ export function protocolOf(filename: string, { prefixes = true } = {}): Protocol
   if (prefix === undefined) return { protocol: findProtocol(DEFAULT_PROTOCOL)!, filename };
   const protocol = PROTOCOLS.find(({ prefixes }) => prefixes.includes(prefix));
   if (protocol === undefined) {
-    throw new ImageError(`Unknown protocol '${prefix}'`, { errno: "EINVAL" });
+    throw new ImageError(`Unknown protocol '${prefix}'`, {
+      errno: "EINVAL",
+      hint: bridgeTo(prefix),
+    });
   }
-  return { protocol, filename: withoutPrefix(filename, prefix) };
+  return { protocol, filename: protocol.keepsPrefix ? filename : withoutPrefix(filename, prefix) };
 }
 
 /** A file name for a protocol that was chosen otherwise: a prefix that names it is taken off. */
 export function nameFor(protocol: ProtocolEntry, filename: string): string {
   const prefix = protocolPrefix(filename);
-  return prefix !== undefined && protocol.prefixes.includes(prefix)
+  return prefix !== undefined && !protocol.keepsPrefix && protocol.prefixes.includes(prefix)
     ? withoutPrefix(filename, prefix)
     : filename;
 }

@@ -49,13 +49,17 @@ function plainValue(value: JsonData): JsonValue {
   return Array.isArray(value) ? [] : {};
 }
 
-/** Describes a protocol node. */
-export function describeProtocol(node: BlockNode, strong: ReadonlyMap<string, JsonValue>): void {
-  descriptions.set(node, {
-    options: { driver: node.driver, filename: node.filename, ...Object.fromEntries(strong) },
-    exact: node.filename,
-    isProtocol: true,
-  });
+/** Describes a protocol node and answers with its name. */
+export function describeProtocol(node: BlockNode, strong: ReadonlyMap<string, JsonValue>): string {
+  const { address } = node;
+  const exact = address === undefined ? node.filename : address.exact;
+  const options = {
+    driver: node.driver,
+    ...address?.options ?? { filename: node.filename },
+    ...Object.fromEntries(strong),
+  };
+  descriptions.set(node, { options, exact, isProtocol: true });
+  return exact ?? bounded(JSON_PREFIX + formatJson(options, "compact"));
 }
 
 /** What a format node's name depends on beside the nodes below it. */

@@ -2,23 +2,25 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { CommandError, HelpText } from "../../lib/commands/_command.ts";
 import { readKeyValues } from "../../lib/commands/_key_values.ts";
 import {
+  type DefinedObject,
   OBJECT,
   objectOption,
-  type SecretObject,
+  objectStore,
   secretStore,
 } from "../../lib/commands/_objects.ts";
 import { tempDir } from "../_temp.ts";
 
 /** The objects of several definitions. */
-function define(...definitions: readonly string[]): readonly SecretObject[] {
-  return definitions.reduce<readonly SecretObject[]>(
+function define(...definitions: readonly string[]): readonly DefinedObject[] {
+  return definitions.reduce<readonly DefinedObject[]>(
     (objects, definition) => OBJECT.parse(definition, objects),
     [],
   );
 }
 
 function secret(...definitions: readonly string[]): string {
-  return new TextDecoder().decode(define(...definitions).at(-1)!.bytes);
+  const object = define(...definitions).at(-1)!;
+  return new TextDecoder().decode(secretStore([object]).get(object.id));
 }
 
 function refusal(...definitions: readonly string[]): string {
@@ -101,8 +103,8 @@ for (const definitions of CARELESS) {
 
 Deno.test("what other objects there are is told from what there is not", () => {
   assertEquals(
-    refusal("tls-creds-x509,id=a"),
-    "Objects of type 'tls-creds-x509' are not supported",
+    refusal("tls-creds-anon,id=a"),
+    "Objects of type 'tls-creds-anon' are not supported",
   );
   assertEquals(
     refusal("tls-creds-x510,id=a"),
@@ -110,10 +112,35 @@ Deno.test("what other objects there are is told from what there is not", () => {
   );
 });
 
+Deno.test("an object of TLS is its properties, checked", () => {
+  const store = objectStore(
+    define("secret,id=s,data=1", "tls-creds-x509,id=a,dir=/x,,y,endpoint=client,verify-peer=off"),
+  );
+  assertEquals(store.get("s"), undefined);
+  assertEquals(store.get("a"), {
+    id: "a",
+    type: "tls-creds-x509",
+    properties: new Map([["dir", "/x,y"], ["endpoint", "client"], ["verify-peer", "off"]]),
+  });
+  assertEquals(
+    refusal("tls-creds-x509,id=a,endpoint=foo"),
+    "Parameter 'endpoint' does not accept value 'foo'",
+  );
+  assertEquals(
+    refusal("tls-creds-psk,id=a,verify-peer=foo"),
+    "Parameter 'verify-peer' expects 'on' or 'off'",
+  );
+  assertEquals(refusal("tls-creds-psk,id=a,x=1"), "Parameter 'x' is unexpected");
+  const [json] = define('{"qom-type":"tls-creds-psk","id":"a","verify-peer":true}');
+  assertEquals(objectStore([json!]).get("a")?.properties.get("verify-peer"), "on");
+});
+
 Deno.test("help lists the types, or the properties of one", () => {
   const help = (definition: string) => assertThrows(() => define(definition), HelpText).text;
-  assertEquals(help("help"), "List of user creatable objects:\n  secret\n");
-  assertEquals(help("nope,?"), "List of user creatable objects:\n  secret\n");
+  const types = help("help").split("\n");
+  assertEquals(types[0], "List of user creatable objects:");
+  assert(types.includes("  secret") && types.includes("  tls-creds-x509"));
+  assertEquals(help("nope,?"), types.join("\n"));
   assertEquals(help("secret,id=a,help").split("\n")[0], "secret options:");
 });
 
