@@ -116,7 +116,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ["lib/graph/"],
   ["drivers/"],
   ["lib/block/"],
-  ["lib/io/", "lib/codec/", "lib/crypto/", "lib/bytes/"],
+  ["lib/io/", "lib/codec/", "lib/crypto/", "lib/bytes/", "lib/nbd/"],
   // Not code: name and version.
   ["deno.json"],
 ];
