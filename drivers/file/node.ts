@@ -112,15 +112,24 @@ export class FileNode implements BlockNode {
 
   write(offset: number, from: Uint8Array): Promise<void> {
     return this.#request(() => {
+      this.#requireExact(offset + from.length);
       this.#beginWriting();
       this.#host.writeAt(offset, from);
       this.#size = Math.max(this.#size, offset + from.length);
     });
   }
 
+  /** Damaged images may lead anywhere: a file that long could not be told the length of any more. */
+  #requireExact(end: number): void {
+    if (!Number.isSafeInteger(end + SECTOR)) {
+      throw ImageError.fromErrno("EFBIG", { file: this.filename });
+    }
+  }
+
   writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
     return this.#request(() => {
       if (length === 0) return;
+      this.#requireExact(offset + length);
       this.#beginWriting();
       const done = this.fixedLength
         ? this.#zeroDevice(offset, length)

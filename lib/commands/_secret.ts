@@ -147,6 +147,8 @@ function decrypt(payload: Uint8Array, key: Uint8Array, iv: Uint8Array): Uint8Arr
   const { createDecipheriv } = globalThis.process.getBuiltinModule("node:crypto");
   const decipher = createDecipheriv("aes-256-cbc", key, iv).setAutoPadding(false);
   const plain = new Uint8Array(decipher.update(payload));
+  // There is nothing left, but the platform frees it only then.
+  decipher.final();
   const padding = plain.at(-1)!;
   if (padding > BLOCK) {
     throw new ImageError(

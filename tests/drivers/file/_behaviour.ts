@@ -5,7 +5,7 @@ import { ImageError } from "../../../lib/block/error.ts";
 import { CACHE_MODES, READ_ONLY } from "../../../lib/block/mode.ts";
 import { driverContext } from "../../../lib/graph/context.ts";
 import { QUIET } from "../../../lib/graph/environment.ts";
-import { tempDir } from "../../_temp.ts";
+import { tempDir } from "../../_folders.ts";
 import { openFile, readRange, WRITABLE } from "./_node.ts";
 
 const KEEP = { unmap: false };

@@ -128,3 +128,18 @@ Deno.test({
     assertEquals(error.file, "/dev/full");
   },
 });
+
+Deno.test("nothing is written where no offset is exact any more", async () => {
+  await using dir = await tempDir();
+  await Deno.writeFile(dir.file("a"), new Uint8Array(512));
+  await using node = await openFile(dir.file("a"), WRITABLE);
+  for (const offset of [2 ** 53 - 512, 2 ** 56]) {
+    for (
+      const write of [
+        () => node.write(offset, new Uint8Array(512)),
+        () => node.writeZeroes(offset, 512, { unmap: false }),
+      ]
+    ) assertEquals((await assertRejects(write, ImageError)).errno, "EFBIG");
+  }
+  assertEquals((await Deno.stat(dir.file("a"))).size, 512);
+});

@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { ImageError } from "../../../lib/block/error.ts";
 import { READ_ONLY } from "../../../lib/block/mode.ts";
-import { tempDir } from "../../_temp.ts";
+import { tempDir } from "../../_folders.ts";
 import { testFileNode } from "./_behaviour.ts";
 import { openFile, WRITABLE } from "./_node.ts";
 
