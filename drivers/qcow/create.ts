@@ -20,7 +20,9 @@ export async function createImage({ options, context, createBase }: CreateReques
   if (isEncrypted) passphraseOf(secret ?? undefined, context, "encrypt.key-secret");
   const { head, tableSize } = newImage(size, backingFile, { hasBacking, isEncrypted });
   await using file = await createBase();
-  await file.resize(head.length + tableSize, "off");
+  // A device is not empty only because an image is made on it.
+  if (file.fixedLength) await file.writeZeroes(head.length, tableSize, { unmap: false });
+  else await file.resize(head.length + tableSize, "off");
   await file.flush();
   // The header comes last: before it the file is nobody's image.
   await file.write(0, head);

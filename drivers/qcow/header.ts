@@ -8,14 +8,7 @@ import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import { readPadded } from "../../lib/block/read_padded.ts";
 import { alignUp } from "../../lib/bytes/align.ts";
-import {
-  readU32BE,
-  readU64BE,
-  readU8,
-  viewOf,
-  writeU32BE,
-  writeU64BE,
-} from "../../lib/bytes/endian.ts";
+import { readU32BE, readU64BE, readU8, writeU32BE, writeU64BE } from "../../lib/bytes/endian.ts";
 import { MAX_BACKING_NAME } from "./options.ts";
 import { MAGIC } from "./probe.ts";
 
@@ -25,12 +18,27 @@ export const SECTOR = 512;
 const HEADER = 48;
 const VERSION = 1;
 /** Entries of the longest table that has a place in the reference's memory. */
-const MAX_L1 = BigInt(Math.floor((2 ** 31 - 1) / 8));
+const MAX_L1 = Math.floor((2 ** 31 - 1) / 8);
 /** Entries of that of an image that nobody vouches for. */
-const MAX_L1_UNTRUSTED = BigInt((16 << 20) / 8);
+const MAX_L1_UNTRUSTED = (16 << 20) / 8;
+
+/** Where the fields are. */
+const AT = {
+  magic: 0,
+  version: 4,
+  backingOffset: 8,
+  backingSize: 16,
+  size: 24,
+  clusterBits: 32,
+  l2Bits: 33,
+  cryptMethod: 36,
+  l1Offset: 40,
+} as const;
 
 /** What a header says. All in bytes, except where it counts. */
 export interface QcowHeader {
+  /** The header as it is in the file. */
+  readonly bytes: Uint8Array;
   /** Bytes of the disk, whole sectors. */
   readonly length: number;
   /** log2 of the bytes of a cluster. */
@@ -47,21 +55,18 @@ export interface QcowHeader {
   readonly isEncrypted: boolean;
 }
 
-/** What {@linkcode readHeader} says of a header. */
-export interface FoundHeader {
-  readonly header: QcowHeader;
-  /** Reads the backing file's name, `""` if there is none: what is wrong with it comes last. */
-  backingName(): Promise<string>;
-}
-
-/** @throws {ImageError} for the checks of section 2 up to that of the encryption, in their order. */
-export async function readHeader(file: BlockNode, context: DriverContext): Promise<FoundHeader> {
-  const refuse = (message: string, field: string, errno: ImageError["errno"] = "EINVAL") =>
-    new ImageError(message, { errno, file: context.filename, field });
+/**
+ * Reads the header of an image. Whether its numbers go together is for {@linkcode requireTable}, after the
+ * encryption has been looked at.
+ *
+ * @throws {ImageError} for the checks of section 2 in their order, up to that of the encryption.
+ */
+export async function readHeader(file: BlockNode, context: DriverContext): Promise<QcowHeader> {
+  const refuse = (message: string, field: string) => refusal(context, message, field);
   const bytes = new Uint8Array(HEADER);
   await readPadded(file, 0, bytes);
-  if (readU32BE(bytes, 0) !== MAGIC) throw refuse("Image not in qcow format", "magic");
-  const version = readU32BE(bytes, 4);
+  if (readU32BE(bytes, AT.magic) !== MAGIC) throw refuse("Image not in qcow format", "magic");
+  const version = readU32BE(bytes, AT.version);
   if (version !== VERSION) {
     throw new ImageError(`qcow (v1) does not support qcow version ${version}`, {
       errno: "ENOTSUP",
@@ -70,52 +75,73 @@ export async function readHeader(file: BlockNode, context: DriverContext): Promi
       hint: version === 2 || version === 3 ? "Try the 'qcow2' driver instead." : undefined,
     });
   }
-  const size = readU64BE(bytes, 24);
+  const size = readU64BE(bytes, AT.size);
   if (size <= 1n) throw refuse("Image size is too small (must be at least 2 bytes)", "size");
-  const clusterBits = readU8(bytes, 32);
+  const clusterBits = readU8(bytes, AT.clusterBits);
   if (clusterBits < 9 || clusterBits > 16) {
     throw refuse("Cluster size must be between 512 and 64k", "cluster_bits");
   }
-  const l2Bits = readU8(bytes, 33);
+  const l2Bits = readU8(bytes, AT.l2Bits);
   if (l2Bits < 6 || l2Bits > 13) {
     throw refuse("L2 table size must be between 512 and 64k", "l2_bits");
   }
-  const method = readU32BE(bytes, 36);
+  const method = readU32BE(bytes, AT.cryptMethod);
   if (method > 1) throw refuse("invalid encryption method in qcow header", "crypt_method");
   const span = 1n << BigInt(clusterBits + l2Bits);
-  const l1Entries = (size + span - 1n) / span;
-  const l1Offset = readU64BE(bytes, 40);
   return {
-    header: {
-      length: Number(size / 512n) * SECTOR,
-      clusterBits,
-      clusterSize: 2 ** clusterBits,
-      l2Entries: 2 ** l2Bits,
-      l1Offset: Number(l1Offset),
-      l1Entries: Number(l1Entries),
-      isEncrypted: method === 1,
-    },
-    async backingName() {
-      const limit = context.untrusted ? MAX_L1_UNTRUSTED : MAX_L1;
-      if (l1Entries > limit || size > BigInt(Number.MAX_SAFE_INTEGER)) {
-        throw refuse("Image too large", "size");
-      }
-      // Where no file has anything the table is not either.
-      if (l1Offset + l1Entries * 8n >= 2n ** 63n) {
-        throw ImageError.fromErrno("EIO", { file: context.filename, field: "l1_table_offset" });
-      }
-      const offset = readU64BE(bytes, 8);
-      if (offset === 0n) return "";
-      const length = readU32BE(bytes, 16);
-      if (length > MAX_BACKING_NAME) {
-        throw refuse("Backing file name too long", "backing_file_size");
-      }
-      const name = new Uint8Array(length);
-      await readPadded(file, Number(offset), name);
-      const end = name.indexOf(0);
-      return new TextDecoder().decode(end < 0 ? name : name.subarray(0, end));
-    },
+    bytes,
+    length: Number(size / BigInt(SECTOR)) * SECTOR,
+    clusterBits,
+    clusterSize: 2 ** clusterBits,
+    l2Entries: 2 ** l2Bits,
+    l1Offset: Number(readU64BE(bytes, AT.l1Offset)),
+    l1Entries: Number((size + span - 1n) / span),
+    isEncrypted: method === 1,
   };
+}
+
+/**
+ * Checks that a disk has a length that tables and numbers can have.
+ *
+ * @throws {ImageError} `Image too large`, and `EIO` for a table that lies where no file has anything.
+ */
+export function requireTable(
+  { bytes, l1Entries }: QcowHeader,
+  context: DriverContext,
+): void {
+  const isExact = readU64BE(bytes, AT.size) <= BigInt(Number.MAX_SAFE_INTEGER);
+  if (!isExact || l1Entries > (context.untrusted ? MAX_L1_UNTRUSTED : MAX_L1)) {
+    throw refusal(context, "Image too large", "size");
+  }
+  if (readU64BE(bytes, AT.l1Offset) + BigInt(l1Entries * 8) >= 2n ** 63n) {
+    throw ImageError.fromErrno("EIO", { file: context.filename, field: "l1_table_offset" });
+  }
+}
+
+/**
+ * Reads the name of the backing file, `""` if there is none.
+ *
+ * @throws {ImageError} `Backing file name too long`, and `EIO` for one that lies where no file has anything.
+ */
+export async function readBackingName(
+  file: BlockNode,
+  { bytes }: QcowHeader,
+  context: DriverContext,
+): Promise<string> {
+  const offset = readU64BE(bytes, AT.backingOffset);
+  if (offset === 0n) return "";
+  const length = readU32BE(bytes, AT.backingSize);
+  if (length > MAX_BACKING_NAME) {
+    throw refusal(context, "Backing file name too long", "backing_file_size");
+  }
+  const name = new Uint8Array(length);
+  await readPadded(file, Number(offset), name);
+  const end = name.indexOf(0);
+  return new TextDecoder().decode(end < 0 ? name : name.subarray(0, end));
+}
+
+function refusal({ filename }: DriverContext, message: string, field: string): ImageError {
+  return new ImageError(message, { errno: "EINVAL", file: filename, field });
 }
 
 /** How a new image is laid out. */
@@ -137,25 +163,25 @@ export function newImage(
   backingFile: string,
   { hasBacking, isEncrypted }: { readonly hasBacking: boolean; readonly isEncrypted: boolean },
 ): NewImage {
-  const [clusterBits, l2Bits] = hasBacking ? [9, 12] : [12, 9];
+  const [clusterBits, l2Bits] = hasBacking ? [9, 12] as const : [12, 9] as const;
   const l1Entries = Math.ceil(size / 2 ** (clusterBits + l2Bits));
-  if (BigInt(l1Entries) > MAX_L1) throw ImageError.fromErrno("EFBIG", { field: "size" });
+  if (l1Entries > MAX_L1) throw ImageError.fromErrno("EFBIG", { field: "size" });
   const name = new TextEncoder().encode(backingFile);
   if (name.length > MAX_BACKING_NAME) {
     throw new ImageError("Backing file name too long", { errno: "EINVAL", field: "backing_file" });
   }
   const head = new Uint8Array(alignUp(HEADER + name.length, 8));
-  writeU32BE(head, 0, MAGIC);
-  writeU32BE(head, 4, VERSION);
+  writeU32BE(head, AT.magic, MAGIC);
+  writeU32BE(head, AT.version, VERSION);
   if (name.length > 0) {
-    writeU64BE(head, 8, HEADER);
-    writeU32BE(head, 16, name.length);
+    writeU64BE(head, AT.backingOffset, HEADER);
+    writeU32BE(head, AT.backingSize, name.length);
     head.set(name, HEADER);
   }
-  writeU64BE(head, 24, size);
-  viewOf(head).setUint8(32, clusterBits);
-  viewOf(head).setUint8(33, l2Bits);
-  writeU32BE(head, 36, isEncrypted ? 1 : 0);
-  writeU64BE(head, 40, head.length);
+  writeU64BE(head, AT.size, size);
+  head[AT.clusterBits] = clusterBits;
+  head[AT.l2Bits] = l2Bits;
+  writeU32BE(head, AT.cryptMethod, isEncrypted ? 1 : 0);
+  writeU64BE(head, AT.l1Offset, head.length);
   return { head, tableSize: alignUp(l1Entries * 8, SECTOR) };
 }

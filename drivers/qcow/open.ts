@@ -5,15 +5,13 @@
  */
 import type { DriverContext } from "../../lib/block/driver.ts";
 import type { DataEncryption } from "../../lib/block/encrypted_data.ts";
-import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
-import { passphraseOf } from "../../lib/block/passphrase.ts";
-import { type QcowHeader, readHeader } from "./header.ts";
+import { passphraseOf, requireEncryption } from "../../lib/block/passphrase.ts";
+import { type QcowHeader, readBackingName, readHeader, requireTable } from "./header.ts";
 import { QcowImage } from "./image.ts";
 import { QcowNode } from "./node.ts";
 
-const PREFIX = "encrypt.";
 const KEY_SECRET = "encrypt.key-secret";
 
 /**
@@ -26,44 +24,16 @@ export async function openNode(
   options: OptionSet,
   context: DriverContext,
 ): Promise<BlockNode> {
-  const { header, backingName } = await readHeader(file, context);
-  checkEncryption(header, options, context);
+  const header = await readHeader(file, context);
+  requireEncryption(header.isEncrypted ? "aes" : undefined, options, context);
   const encryption = await openEncryption(header, options, context);
   try {
-    const name = await backingName();
+    requireTable(header, context);
+    const name = await readBackingName(file, header, context);
     return new QcowNode(new QcowImage(file, header, context, encryption), name);
   } catch (error) {
     encryption?.[Symbol.dispose]();
     throw error;
-  }
-}
-
-/** Refuses options that speak of another encryption than the header, and those that it does not have. */
-function checkEncryption(
-  { isEncrypted }: QcowHeader,
-  options: OptionSet,
-  { filename }: DriverContext,
-): void {
-  const refuse = (message: string, field: string) =>
-    new ImageError(message, { errno: "EINVAL", file: filename, field });
-  const format = options.string("encrypt.format");
-  if (!isEncrypted) {
-    if (format === undefined) return;
-    throw refuse(
-      `No encryption in image header, but options specified format '${format}'`,
-      "encrypt.format",
-    );
-  }
-  if (format !== undefined && format !== "aes") {
-    throw refuse(
-      `Header reported 'aes' encryption format but options specify '${format}'`,
-      "encrypt.format",
-    );
-  }
-  const other = options.keys(PREFIX)
-    .find((key) => key !== "encrypt.format" && key !== KEY_SECRET);
-  if (other !== undefined) {
-    throw refuse(`Parameter '${other.slice(PREFIX.length)}' is unexpected`, other);
   }
 }
 

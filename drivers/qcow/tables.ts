@@ -54,6 +54,8 @@ export class Tables {
   /** Pages in which there are any of those. */
   readonly #placedPages = new Set<number>();
   readonly #limit: number;
+  /** How often everything was forgotten: what was being read then is forgotten, too. */
+  #epoch = 0;
 
   /** The tables of an image in `file`. */
   constructor(file: BlockNode, header: QcowHeader) {
@@ -162,6 +164,7 @@ export class Tables {
 
   /** Forgets everything, stored or not: there are no tables any more. */
   clear(): void {
+    this.#epoch++;
     this.#pages.clear();
     this.#tables.clear();
     this.#loading.clear();
@@ -172,6 +175,7 @@ export class Tables {
   }
 
   async #read(index: number): Promise<L2Table | null> {
+    const epoch = this.#epoch;
     const position = await this.#position(index);
     if (position === 0) return null;
     const bytes = new Uint8Array(this.#header.l2Entries * ENTRY);
@@ -180,6 +184,7 @@ export class Tables {
     const known = this.#tables.get(index);
     if (known) return known;
     const table = { index, position, entries: viewOf(bytes) };
+    if (epoch !== this.#epoch) return table;
     this.#tables.set(index, table);
     this.#makeRoom();
     return table;
@@ -217,6 +222,7 @@ export class Tables {
   }
 
   async #readPage(number: number): Promise<Float64Array | null> {
+    const epoch = this.#epoch;
     const first = number * PAGE;
     const count = Math.min(PAGE, this.#header.l1Entries - first);
     const bytes = new Uint8Array(count * ENTRY);
@@ -233,7 +239,7 @@ export class Tables {
       // What this makes inexact lies behind the end of every file.
       if (high !== 0 || low !== 0) (page ??= new Float64Array(count))[i] = high * 2 ** 32 + low;
     }
-    this.#pages.set(number, page);
+    if (epoch === this.#epoch) this.#pages.set(number, page);
     return page;
   }
 

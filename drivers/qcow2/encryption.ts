@@ -16,9 +16,6 @@ import type { LuksStore } from "../../lib/crypto/luks.ts";
 import { readPadded } from "./_read.ts";
 import type { Qcow2Header } from "./header.ts";
 
-const PREFIX = "encrypt.";
-const KNOWN_OPTIONS: readonly string[] = ["encrypt.format", "encrypt.key-secret"];
-
 /** What an image's encryption is opened with. */
 export interface EncryptionOwner {
   /** The file with the metadata. */
@@ -51,37 +48,6 @@ export async function encryptionDetails(
   await readPadded(file, offset, bytes);
   const luks = inImage(context.filename, () => parseLuksHeader(bytes));
   return luksDetails(luks, "luks") as { readonly [key: string]: InfoValue };
-}
-
-/**
- * Refuses options that speak of another encryption than the header (row 20), and
- * those that no encryption has.
- *
- * @throws {ImageError} with the reference's text.
- */
-export function checkEncryptionOptions(
-  { cryptMethod }: Qcow2Header,
-  options: OptionSet,
-  { filename }: DriverContext,
-): void {
-  const format = options.string("encrypt.format");
-  const stored = ["", "aes", "luks"][cryptMethod]!;
-  if (format === undefined || format === stored) {
-    const other = options.keys(PREFIX).find((key) => !KNOWN_OPTIONS.includes(key));
-    // Where there is no encryption nobody looks at its options.
-    if (other === undefined || cryptMethod === 0) return;
-    throw new ImageError(`Parameter '${other.slice(PREFIX.length)}' is unexpected`, {
-      errno: "EINVAL",
-      file: filename,
-      field: other,
-    });
-  }
-  throw new ImageError(
-    cryptMethod === 0
-      ? `No encryption in image header, but options specified format '${format}'`
-      : `Header reported '${stored}' encryption format but options specify '${format}'`,
-    { errno: "EINVAL", file: filename, field: "encrypt.format" },
-  );
 }
 
 /**

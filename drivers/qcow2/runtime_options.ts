@@ -5,8 +5,8 @@
  */
 import { ImageError } from "../../lib/block/error.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
+import { requireEncryption } from "../../lib/block/passphrase.ts";
 import type { OptionSet } from "../../lib/block/options.ts";
-import { checkEncryptionOptions } from "./encryption.ts";
 import { Compatible } from "./_layout.ts";
 import type { Qcow2Header } from "./header.ts";
 import type { DiscardPolicy, Geometry } from "./image.ts";
@@ -69,7 +69,7 @@ export function readRuntimeOptions(
       "discard-no-unref",
     );
   }
-  checkEncryptionOptions(header, options, context);
+  requireEncryption([undefined, "aes", "luks"][header.cryptMethod], options, context);
   return {
     structures,
     lazyRefcounts,
