@@ -1,8 +1,10 @@
 /** Writing to qcow images. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { qcow } from "../../../drivers/qcow/driver.ts";
 import { ImageError } from "../../../lib/block/error.ts";
 import { CACHE_MODES } from "../../../lib/block/mode.ts";
 import type { BlockNode } from "../../../lib/block/node.ts";
+import { OptionSet } from "../../../lib/block/options.ts";
 import { loadCodec } from "../../../lib/codec/mod.ts";
 import { MemoryNode } from "../../_memory_node.ts";
 import { Random } from "../../_random.ts";
@@ -300,6 +302,26 @@ Deno.test("a compressed cluster of an encrypted image is encrypted when it is wr
   assertEquals(await readOf(node, 0, CLUSTER), filled(CLUSTER, 7));
   await node.write(512, filled(512, 1));
   assertEquals(await readOf(node, 0, CLUSTER), filled(CLUSTER, 7).fill(1, 512, 1024));
+});
+
+Deno.test("on a device the table is emptied when an image is made, and the header comes last", async () => {
+  const device = Object.assign(new MemoryNode({ bytes: filled(1 << 20, 0xee) }), {
+    fixedLength: true,
+  });
+  device.logging = true;
+  await qcow.create!({
+    filename: "device",
+    options: new OptionSet(qcow.createOptions!, [["size", "1G"]]),
+    createBase: () => Promise.resolve(device),
+    context: secretly({ writable: true }),
+  });
+  assertEquals(device.slice(48, 4096), filled(4096, 0));
+  assertEquals(device.log.map(({ kind, offset, length }) => [kind, offset, length]), [
+    ["zero", 48, 4096],
+    ["flush", 0, 0],
+    ["write", 0, 48],
+    ["flush", 0, 0],
+  ]);
 });
 
 Deno.test("an emptied image is as it was when it was made, but for its length", async () => {
