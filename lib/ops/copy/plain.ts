@@ -6,6 +6,7 @@
 import type { BlockNode } from "../../block/node.ts";
 import type { Allocation } from "../../block/plan.ts";
 import { alignDown } from "../../bytes/align.ts";
+import { alignedBytes } from "../../io/aligned_buffer.ts";
 import { BATCHES, CHUNK_SIZE, type DataRun, SLOT_SIZE } from "./job.ts";
 import type { Offload } from "./offload.ts";
 import type { Pace } from "./pace.ts";
@@ -104,7 +105,7 @@ export class PlainCopier {
   constructor(options: PlainOptions) {
     this.#options = options;
     this.#isPiecewise = isPiecewise(options.sparse, CHUNK_SIZE);
-    this.#buffer = new Uint8Array(chunkSize(options.writer.target, options.sparse));
+    this.#buffer = alignedBytes(chunkSize(options.writer.target, options.sparse));
   }
 
   /** Copies a piece, or begins to. */
