@@ -96,6 +96,9 @@ export const FORMATS: readonly FormatEntry[] = [
   },
 ];
 
+/** What is opened by its name only, on top of a node of any kind. */
+export const FILTERS: readonly FormatEntry[] = [];
+
 /** All protocols. */
 export const PROTOCOLS: readonly ProtocolEntry[] = [
   {

@@ -6,6 +6,18 @@ import type { UserObject } from "./user_object.ts";
 /** What a file that an image names is for. */
 export type ChildRole = "backing" | "data-file" | "extent" | "header" | "log";
 
+/** Asks for a child that a node cannot do without. */
+export interface ChildRequest {
+  /** As options call it: `log`, `children.0`. */
+  readonly name: string;
+  /** What it is where no option names a driver: an image, whose format is probed, or a file. */
+  readonly as: "image" | "file";
+  /** What to open where no option says so, from the name of the node itself. */
+  readonly filename?: string | undefined;
+  /** Not even a node that is written writes to it. */
+  readonly readOnly?: boolean;
+}
+
 /** What a driver gets from whoever opens or creates an image. */
 export interface DriverContext {
   /** The image's name as messages show it. */
@@ -39,6 +51,16 @@ export interface DriverContext {
    * `openFile`. Absent where there are no options.
    */
   openChild?(name: ChildRole): Promise<BlockNode | undefined>;
+  /**
+   * Opens a child that a node cannot do without (a filter's log, the members of a quorum), as the options
+   * of the node say or, where they do not, under the name that `request` has for it. Locked as for a mere
+   * user of its data; a node whose `lock` goes on to its children asks for more when it has to.
+   *
+   * @throws {ImageError} `A block device must be specified for "<name>"`, and what opening it throws.
+   */
+  requireChild?(request: ChildRequest): Promise<BlockNode>;
+  /** How many children `name.0`, `name.1` … the options name; `undefined` if their numbers have gaps. */
+  countChildren?(name: string): number | undefined;
   /**
    * Creates a file that belongs to the image being created and opens it for
    * writing. Images store the `filename` of the node, whose protocol prefix is
@@ -157,6 +179,11 @@ export interface DriverEntry<D> {
 export interface FormatEntry extends DriverEntry<FormatDriver> {
   /** Score of the first 512 bytes (zero-filled) for this format, 0 = not it, 100 = surely. */
   probe(head: Uint8Array, filename: string): number;
+  /**
+   * It is no format: its nodes show what is below them (`BlockNode.filtered`), which is opened as they
+   * are.
+   */
+  readonly isFilter?: boolean;
 }
 
 /** A Deno permission that a protocol may need. What is read needs none that could be given up. */

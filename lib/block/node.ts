@@ -138,6 +138,8 @@ export interface BlockNode extends AsyncDisposable {
 
   // Capabilities: present where the driver has them, found by property and never by the driver's name.
 
+  /** Filters: the node that shows through. Its backing file is theirs, and no name alone leads to them. */
+  readonly filtered?: BlockNode;
   /** Protocols whose nodes are not reached by `filename` alone. */
   readonly address?: NodeAddress;
   /** Protocols on local files: how other threads reach the same bytes. */

@@ -16,18 +16,20 @@ import { describeProtocol, type ShownName } from "./shown_names.ts";
 /** Called when a file was created beside the image itself. */
 export type CreatedFile = (name: ProtocolName, isNew: boolean) => void;
 
+/** What opens the children that options name. */
+export type ChildOpeners = Pick<DriverContext, "openChild" | "requireChild" | "countChildren">;
+
 /** The context of an image. Without `onCreate` no files can be created. */
 export function driverContext(
   filename: string,
   mode: OpenMode,
   environment: Environment,
-  { looksForeign, onCreate, openChild, shown = { text: filename } }: {
+  { looksForeign, onCreate, shown = { text: filename }, ...children }: {
     readonly looksForeign?: ((head: Uint8Array) => boolean) | undefined;
     readonly onCreate?: CreatedFile;
-    readonly openChild?: DriverContext["openChild"];
     /** The image's name, which changes once everything below it is known. */
     readonly shown?: ShownName;
-  } = {},
+  } & ChildOpeners = {},
 ): DriverContext {
   const gate = gateOf(environment);
   return {
@@ -41,7 +43,7 @@ export function driverContext(
     report: environment.report,
     warn: environment.warn,
     ...(looksForeign === undefined ? {} : { looksForeign }),
-    ...(openChild === undefined ? {} : { openChild }),
+    ...children,
     async openFile(role, child) {
       gate.pass({ role, filename: child, image: filename });
       const name = protocolOf(child, { prefixes: gate.allowsProtocol(role) });
@@ -70,10 +72,15 @@ export function findSecret(id: string, { secrets }: Environment): Uint8Array {
 /**
  * How files below a format are opened. Whether a guest's discards may reach
  * them is decided in the format; what the format itself deallocates (freed
- * clusters) always may.
+ * clusters) always may. Even for a look at the format they are read.
  */
 export function belowFormat(mode: OpenMode): OpenMode {
-  return { ...mode, unmap: true };
+  return { ...belowFilter(mode), unmap: true };
+}
+
+/** How nodes below a filter are opened: they are read, whatever they have behind them. */
+export function belowFilter(mode: OpenMode): OpenMode {
+  return { ...mode, metadataOnly: false, noBacking: false };
 }
 
 /** Opens the file of a name. */

@@ -39,7 +39,17 @@ export function* filesBelow(node: BlockNode): Generator<BlockNode> {
 
 /** A backing chain on its way down; finds out when it comes back to a file. */
 export class BackingTrail {
-  readonly #seen = new Set<string>();
+  readonly #seen: Set<string>;
+
+  /** Begins at the top, or with the files on the way there. */
+  constructor(seen: Iterable<string> = []) {
+    this.#seen = new Set(seen);
+  }
+
+  /** Another way down from here: on both there may be the same files. */
+  branch(): BackingTrail {
+    return new BackingTrail(this.#seen);
+  }
 
   /**
    * Notes an image's file.

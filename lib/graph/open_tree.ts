@@ -4,14 +4,28 @@
  *
  * @module
  */
-import type { ChildRole, FormatDriver, FormatEntry, ProtocolEntry } from "../block/driver.ts";
+import type {
+  ChildRequest,
+  ChildRole,
+  FormatDriver,
+  FormatEntry,
+  ProtocolEntry,
+} from "../block/driver.ts";
 import { ImageError } from "../block/error.ts";
 import { childAccess, type OpenMode } from "../block/mode.ts";
 import type { BlockNode } from "../block/node.ts";
 import type { OptionSpec } from "../block/options.ts";
 import { errnoText } from "../io/errno.ts";
 import { bridgeTo } from "./bridges.ts";
-import { belowFormat, closeAfterError, driverContext, roleAccess, sharesFile } from "./context.ts";
+import {
+  belowFilter,
+  belowFormat,
+  type ChildOpeners,
+  closeAfterError,
+  driverContext,
+  roleAccess,
+  sharesFile,
+} from "./context.ts";
 import { detectingZeroes } from "./detect_zeroes.ts";
 import type { Environment } from "./environment.ts";
 import { gateOf } from "./gate.ts";
@@ -143,7 +157,10 @@ async function openProtocolNode(
   const own = takeOptions(options, specs);
   options.delete(FILENAME);
   const shown = { text: name.filename };
-  const context = driverContext(name.filename, settings.mode, environment, { shown });
+  const context = driverContext(name.filename, settings.mode, environment, {
+    shown,
+    ...childOpeners(request, settings, around),
+  });
   const node = await driver.open(name.filename, context, own);
   try {
     own.settled();
@@ -194,7 +211,8 @@ async function openFormatNode(
 ): Promise<BlockNode> {
   const { options } = request;
   const noBacking = takeNoBacking(options, around.environment);
-  const file = await openFile(request, inherited, around);
+  const below = named?.isFilter ? belowFilter : belowFormat;
+  const file = await openFile(request, { ...inherited, mode: below(inherited.mode) }, around);
   try {
     if (file === undefined && named === undefined) throw unknownDriver();
     const format = named ?? await probeFile(file!);
@@ -246,7 +264,7 @@ async function openFile(
   return await openChild(
     reference,
     { filename, options: child, as: "file", depth: depth + 1 },
-    { ...inherited, mode: belowFormat(inherited.mode) },
+    inherited,
     around,
   );
 }
@@ -266,6 +284,60 @@ async function openChild(
     );
   }
   return around.nodes.find(reference);
+}
+
+/** A child as options name it: taken out of them. */
+function takeChild(
+  options: NodeOptions,
+  name: string,
+): { readonly reference: string | undefined; readonly options: NodeOptions } {
+  const reference = options.text(name);
+  const child = options.takeChild(name);
+  options.delete(name);
+  return { reference, options: child };
+}
+
+/** Opens the children that a node cannot do without. */
+function childOpeners(
+  { options, depth }: Request,
+  settings: NodeSettings,
+  around: Surroundings,
+): ChildOpeners {
+  const { mode } = settings;
+  return {
+    async requireChild({ name, as, filename: implied, readOnly }: ChildRequest) {
+      const { reference, options: child } = takeChild(options, name);
+      const filename = reference === undefined ? implied : undefined;
+      if (reference === undefined && filename === undefined && child.isEmpty) {
+        throw new ImageError(`A block device must be specified for "${name}"`, {
+          errno: "EINVAL",
+          field: name,
+        });
+      }
+      const below = belowFilter(mode);
+      const node = await openChild(
+        reference,
+        { filename, options: child, as, depth: depth + 1 },
+        {
+          ...settings,
+          mode: readOnly ? { ...below, writable: false, resizing: false } : below,
+        },
+        { ...around, trail: around.trail.branch() },
+      );
+      try {
+        await node.lock?.(childAccess({ ...mode, writable: mode.writable && !readOnly }, true));
+        return node;
+      } catch (error) {
+        await closeAfterError(node);
+        throw error;
+      }
+    },
+    countChildren(name) {
+      const numbers = new Set(options.copy().takeChild(name).keys.map((key) => key.split(".")[0]));
+      for (let i = 0; i < numbers.size; i++) if (!numbers.has(String(i))) return undefined;
+      return numbers.size;
+    },
+  };
 }
 
 function requireFreeName({ nodeName }: NodeSettings, nodes: NodeNames): void {
@@ -326,6 +398,7 @@ class FormatImage {
     const context = driverContext(this.#file.filename, mode, this.#around.environment, {
       looksForeign: probed && ((head) => probeHead(head, "") !== probed),
       openChild: (name) => this.#openChild(name),
+      ...childOpeners(this.#request, this.#settings, this.#around),
       shown: this.#shown,
     });
     const node = await inWords(this.#file, () => driver.open(this.#file, own, context));
@@ -333,7 +406,7 @@ class FormatImage {
       own.settled();
       if (mode.metadataOnly) {
         // What the driver did not need is not wrong either.
-        for (const child of driver.optionalChildren ?? []) this.#takeChild(child);
+        for (const child of driver.optionalChildren ?? []) takeChild(this.#request.options, child);
       }
       const backing = await this.#attachBacking(node, noBacking);
       this.#shown.text = describeFormat(node, { strong, backing });
@@ -345,16 +418,8 @@ class FormatImage {
     }
   }
 
-  #takeChild(name: string): { reference: string | undefined; options: NodeOptions } {
-    const { options } = this.#request;
-    const reference = options.text(name);
-    const child = options.takeChild(name);
-    options.delete(name);
-    return { reference, options: child };
-  }
-
   async #openChild(name: ChildRole): Promise<BlockNode | undefined> {
-    const { reference, options } = this.#takeChild(name);
+    const { reference, options } = takeChild(this.#request.options, name);
     if (reference === undefined && options.isEmpty) return undefined;
     const { mode } = this.#settings;
     const node = await openChild(
@@ -375,11 +440,12 @@ class FormatImage {
   /** Opens the backing file; answers with it, or with `null`, if it is not the one that the image says. */
   async #attachBacking(node: BlockNode, noBacking: boolean): Promise<BlockNode | null | undefined> {
     const { mode } = this.#settings;
-    const { backing: link } = node;
+    // What is behind a filter is attached below it.
+    const link = node.filtered === undefined ? node.backing : undefined;
     const stored = link?.name ?? "";
     if (mode.metadataOnly || mode.noBacking) return undefined;
     if (noBacking) return stored === "" ? undefined : null;
-    const { reference, options } = this.#takeChild(BACKING);
+    const { reference, options } = takeChild(this.#request.options, BACKING);
     const isImplicit = reference === undefined && options.isEmpty;
     if (isImplicit && stored === "") return undefined;
     const filename = reference !== undefined || options.has(`${FILE}.${FILENAME}`)

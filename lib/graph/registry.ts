@@ -3,7 +3,13 @@
  *
  * @module
  */
-import { DEFAULT_FORMAT, DEFAULT_PROTOCOL, FORMATS, PROTOCOLS } from "../../drivers/mod.ts";
+import {
+  DEFAULT_FORMAT,
+  DEFAULT_PROTOCOL,
+  FILTERS,
+  FORMATS,
+  PROTOCOLS,
+} from "../../drivers/mod.ts";
 import type { FormatDriver, FormatEntry, ProtocolDriver, ProtocolEntry } from "../block/driver.ts";
 import { ImageError } from "../block/error.ts";
 import type { BlockNode } from "../block/node.ts";
@@ -15,9 +21,10 @@ export { DEFAULT_FORMAT };
 /** How much of a file probing looks at, bytes. */
 export const PROBE_LENGTH = 512;
 
-/** The format of this name. */
+/** The format, or filter, of this name. */
 export function findFormat(name: string): FormatEntry | undefined {
-  return FORMATS.find((format) => format.name === name);
+  const isIt = (format: FormatEntry) => format.name === name;
+  return FORMATS.find(isIt) ?? FILTERS.find(isIt);
 }
 
 /** The protocol of this name. */

@@ -36,9 +36,18 @@ export function strongOptions(
   specs: readonly OptionSpec[],
 ): ReadonlyMap<string, JsonValue> {
   const strong = new Map<string, JsonValue>();
+  const copy = (from: NodeOptions, key: string, shown: string) => {
+    const value = from.get(key);
+    if (value !== undefined) strong.set(shown, plainValue(value));
+  };
   for (const { name, strong: isStrong } of specs) {
-    const value = isStrong ? options.get(name) : undefined;
-    if (value !== undefined) strong.set(name, plainValue(value));
+    if (!isStrong) continue;
+    if (!name.endsWith(".")) {
+      copy(options, name, name);
+      continue;
+    }
+    const below = options.copy().takeChild(name.slice(0, -1));
+    for (const key of below.keys) copy(below, key, name + key);
   }
   return strong;
 }
@@ -57,6 +66,7 @@ export function describeProtocol(node: BlockNode, strong: ReadonlyMap<string, Js
     driver: node.driver,
     ...address?.options ?? { filename: node.filename },
     ...Object.fromEntries(strong),
+    ...childDescriptions(node),
   };
   descriptions.set(node, { options, exact, isProtocol: true });
   return exact ?? bounded(JSON_PREFIX + formatJson(options, "compact"));
@@ -75,22 +85,38 @@ export interface Circumstances {
 
 /** Describes a format node and answers with its name. */
 export function describeFormat(node: BlockNode, { strong, backing }: Circumstances): string {
-  const children: Record<string, JsonValue> = {};
-  // The one that was attached first comes first.
-  for (const child of node.children.toReversed()) {
-    if (child.stored) continue;
-    children[child.name] = descriptionOf(child.node).options;
-  }
+  const children = childDescriptions(node);
   if (backing !== undefined) {
     children["backing"] = backing === null ? null : descriptionOf(backing).options;
   }
   const options = { ...Object.fromEntries(strong), driver: node.driver, ...children };
   const file = node.children.find((child) => child.name === "file");
   const below = file === undefined ? undefined : descriptionOf(file.node);
-  const isPlain = strong.size === 0 && backing === undefined && below?.isProtocol;
+  const isPlain = strong.size === 0 && backing === undefined && node.filtered === undefined &&
+    below?.isProtocol;
   const exact = isPlain ? below?.exact : undefined;
   descriptions.set(node, { options, exact, isProtocol: false });
   return exact ?? bounded(JSON_PREFIX + formatJson(options, "compact"));
+}
+
+/** Those of the children that options can name; numbered ones are a list. */
+function childDescriptions(node: BlockNode): Record<string, JsonValue> {
+  const children: Record<string, JsonValue> = {};
+  const lists = new Map<string, JsonValue[]>();
+  // The one that was attached first comes first.
+  for (const child of node.children.toReversed()) {
+    if (child.stored) continue;
+    const { options } = descriptionOf(child.node);
+    const [, list] = /^(.+)\.\d+$/.exec(child.name) ?? [];
+    if (list === undefined) {
+      children[child.name] = options;
+      continue;
+    }
+    let items = lists.get(list);
+    if (items === undefined) lists.set(list, children[list] = items = []);
+    items.push(options);
+  }
+  return children;
 }
 
 /** JSON texts here are ASCII. */

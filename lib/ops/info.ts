@@ -103,6 +103,9 @@ function backingOf(info: ImageInfo, environment: Environment): ImageReference | 
 
 async function describe(node: BlockNode): Promise<ImageInfo> {
   const children: { name: string; info: ImageInfo }[] = [];
+  const behind = node.filtered === undefined ? node.backing?.node ?? undefined : undefined;
+  // What is behind an image is there only where it is itself below another node.
+  if (behind !== undefined) children.push({ name: "backing", info: await describe(behind) });
   for (const child of node.children) {
     children.push({ name: child.name, info: await describe(child.node) });
   }
@@ -125,7 +128,7 @@ function backingNames(
   node: BlockNode,
 ): Pick<ImageInfo, "backingFilename" | "fullBackingFilename" | "backingFormat"> {
   const { backing } = node;
-  if (backing === undefined || backing.name === "") return {};
+  if (node.filtered !== undefined || backing === undefined || backing.name === "") return {};
   let resolved: string | undefined;
   try {
     resolved = resolveRelative(lowestFile(node).filename, backing.name);

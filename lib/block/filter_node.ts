@@ -1,0 +1,104 @@
+import type { BackingLink, ImageDetails, SnapshotStore } from "./capabilities.ts";
+import type { DriverContext } from "./driver.ts";
+import type { NodeAccess } from "./mode.ts";
+import type { BlockNode, Extent, NodeChild, NodeLimits, Preallocation, ZeroFlags } from "./node.ts";
+import { requireWritable } from "./range.ts";
+
+/**
+ * What filters have in common: requests go on to the node below, whose size, limits, backing file and
+ * snapshots are theirs. What else the node below can do is for each of them to offer. As files do, they
+ * take requests behind the end, which formats above them make.
+ */
+export abstract class FilterNode implements BlockNode {
+  abstract readonly driver: string;
+  readonly readOnly: boolean;
+  readonly children: readonly NodeChild[];
+  readonly filtered: BlockNode;
+  readonly lock?: (access: NodeAccess) => Promise<void>;
+  readonly backing?: BackingLink;
+  readonly snapshots?: SnapshotStore;
+  readonly fixedLength?: boolean;
+  readonly #context: DriverContext;
+
+  /** A node on `file`, which is closed with it; `others` are more children, the last attached first. */
+  constructor(file: BlockNode, context: DriverContext, others: readonly NodeChild[] = []) {
+    this.#context = context;
+    this.filtered = file;
+    this.children = [...others, { name: "file", node: file }];
+    this.readOnly = file.readOnly || !context.mode.writable;
+    if (file.lock !== undefined) this.lock = (access) => file.lock!(access);
+    if (file.backing !== undefined) this.backing = file.backing;
+    if (file.fixedLength !== undefined) this.fixedLength = file.fixedLength;
+    // Only to read a snapshot the disk itself has to be asked.
+    if (file.snapshots !== undefined) {
+      const { select: _, ...store } = file.snapshots;
+      this.snapshots = store;
+    }
+  }
+
+  /** It is known for good only once the node is open. */
+  get filename(): string {
+    return this.#context.filename;
+  }
+
+  get length(): number {
+    return this.filtered.length;
+  }
+
+  get limits(): NodeLimits {
+    return this.filtered.limits;
+  }
+
+  read(offset: number, into: Uint8Array): Promise<void> {
+    return this.filtered.read(offset, into);
+  }
+
+  async write(offset: number, from: Uint8Array): Promise<void> {
+    requireWritable(this);
+    await this.filtered.write(offset, from);
+  }
+
+  async writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
+    requireWritable(this);
+    await this.filtered.writeZeroes(offset, length, flags);
+  }
+
+  async discard(offset: number, length: number): Promise<void> {
+    requireWritable(this);
+    await this.filtered.discard(offset, length);
+  }
+
+  extent(offset: number, length: number): Promise<Extent> {
+    return this.filtered.extent(offset, length);
+  }
+
+  flush(): Promise<void> {
+    return this.filtered.flush();
+  }
+
+  async resize(length: number, how: Preallocation): Promise<void> {
+    requireWritable(this);
+    await this.filtered.resize(length, how);
+  }
+
+  allocatedSize(): Promise<number | undefined> {
+    return this.filtered.allocatedSize();
+  }
+
+  /** Clusters, and whether it was closed well: all that the reference asks the node below for. */
+  async details(): Promise<ImageDetails> {
+    const { clusterSize, dirty } = await this.filtered.details?.() ?? {};
+    return {
+      ...(clusterSize === undefined ? {} : { clusterSize }),
+      ...(dirty === undefined ? {} : { dirty }),
+    };
+  }
+
+  readsZeroWhenNew(): Promise<boolean> {
+    return this.filtered.readsZeroWhenNew?.() ?? Promise.resolve(false);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const { node } of this.children) await node[Symbol.asyncDispose]();
+  }
+}
