@@ -70,6 +70,12 @@ export {
   type SnapshotOptions,
   type SnapshotSelector,
 } from "./ops/snapshot.ts";
+export {
+  type NbdServer,
+  type ServeAddress,
+  serveImage,
+  type ServeOptions,
+} from "./ops/serve/mod.ts";
 export type { Progress } from "./ops/progress.ts";
 export type { ImageReference } from "./graph/open.ts";
 export { type Environment, QUIET } from "./graph/environment.ts";

@@ -8,6 +8,7 @@
  * - reading, which Deno cannot narrow down to some paths at run time;
  * - writing, for commands that create or change a file;
  * - what the protocols need that the command line names: the network, other programs;
+ * - the network, for a command that lets others connect, until it listens;
  * - native calls already loaded (see `lib/io/native.ts`) in the main thread.
  *
  * One exception is Deno's own: it opens files below /dev, /proc and /sys only
@@ -39,7 +40,8 @@ export function surplusPermissions(access: Access): Surplus[] {
   const names = [...reads, ...writes];
   if (readsEverywhere() && names.some(isGuarded)) return [];
   const kept = new Set<Surplus>(names.flatMap(permissionsFor));
-  if (writes.length > 0) kept.add("write");
+  if (writes.length > 0 || access.listens === "socket") kept.add("write");
+  if (access.listens !== undefined) kept.add("net");
   const all: readonly Surplus[] = ["run", "env", "sys", "ffi", "net", "write"];
   return all.filter((name) => !kept.has(name));
 }

@@ -198,10 +198,12 @@ async function runCommand(
     return 0;
   }
   const { options, given, operands } = commandLine;
-  if (io.restrict !== undefined) {
-    const dropped = await io.restrict(command.access(options, operands));
-    terminal.restricted = dropped.length > 0;
-  }
+  const restrict = async (access: Access) => {
+    if (io.restrict === undefined) return;
+    const dropped = await io.restrict(access);
+    terminal.restricted ||= dropped.length > 0;
+  };
+  await restrict(command.access(options, operands));
   using signals = io.watchSignals?.() ?? NO_SIGNALS;
   return await command.run({
     program: io.program,
@@ -209,7 +211,9 @@ async function runCommand(
     given,
     operands,
     signal: signals.signal,
+    restrict,
     out: (text) => terminal.stdout.write(text),
+    flush: () => terminal.stdout.flush(),
     err: (text) => terminal.text(text),
     error: (message, hint) => terminal.error(message, hint),
     warn: (message, hint) => terminal.error(`warning: ${message}`, hint),

@@ -72,6 +72,11 @@ export interface Access {
    * permission to write before the command runs.
    */
   readonly writes?: readonly (string | undefined)[];
+  /**
+   * The command lets others connect: needs the network and, to make a Unix socket, the permission to
+   * write until it does ({@linkcode CommandContext.restrict}).
+   */
+  readonly listens?: "port" | "socket";
 }
 
 /** How progress is shown: as `qemu-img -p` does, or in one of the two ways of our own. */
@@ -107,8 +112,12 @@ export interface CommandContext<T extends OptionTable = OptionTable> {
   readonly operands: readonly string[];
   /** Aborted when the user interrupts the program. */
   readonly signal: AbortSignal;
+  /** Gives up the permissions that nothing needs any more which is still to be done. */
+  restrict(access: Access): Promise<void>;
   /** Writes text to standard output, as it is. */
   out(text: string): void;
+  /** Writes what was held back of standard output, for those who wait for it. */
+  flush(): void;
   /** Writes text to standard error, as it is. */
   err(text: string): void;
   /** Prints `<program>: <message>` and the lines of the hint on standard error. */

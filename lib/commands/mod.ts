@@ -83,6 +83,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./resize.ts")).resize,
   },
   {
+    name: "serve",
+    description: "Let others read or write an image over NBD",
+    load: async () => (await import("./serve.ts")).serve,
+  },
+  {
     name: "snapshot",
     description: "List, make, apply or delete the internal snapshots of an image",
     load: async () => (await import("./snapshot.ts")).snapshot,
