@@ -5,6 +5,7 @@ import type {
   ImageDetails,
 } from "../../lib/block/capabilities.ts";
 import { ImageError } from "../../lib/block/error.ts";
+import { closeAll } from "../../lib/block/close_all.ts";
 import type { BlockNode, Extent, NodeChild, NodeLimits, ZeroFlags } from "../../lib/block/node.ts";
 import type { Allocation, Allocator } from "../../lib/block/plan.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
@@ -129,21 +130,11 @@ export class ParallelsNode implements BlockNode {
     if (this.#closed) return;
     this.#closed = true;
     const { file, backing } = this.#image;
-    let failure: { readonly error: unknown } | undefined;
-    for (
-      const step of [
-        () => this.readOnly ? undefined : this.#image.lock.run(() => this.#finish()),
-        () => backing?.[Symbol.asyncDispose](),
-        () => file[Symbol.asyncDispose](),
-      ]
-    ) {
-      try {
-        await step();
-      } catch (error) {
-        failure ??= { error };
-      }
-    }
-    if (failure !== undefined) throw failure.error;
+    await closeAll([
+      () => this.readOnly ? undefined : this.#image.lock.run(() => this.#finish()),
+      () => backing?.[Symbol.asyncDispose](),
+      () => file[Symbol.asyncDispose](),
+    ]);
   }
 
   /** Takes the mark away that the image is in use, and what the file has in advance. */

@@ -6,6 +6,7 @@
  */
 import { ImageError } from "../../lib/block/error.ts";
 import type { Allocation } from "../../lib/block/plan.ts";
+import { writeAllocated } from "../../lib/block/write_allocated.ts";
 import { isAligned } from "../../lib/bytes/align.ts";
 import type { Place } from "./free_space.ts";
 import type { ParallelsImage } from "./image.ts";
@@ -36,18 +37,7 @@ export class DiskWriter {
 
   /** Writes all of `from`. */
   async write(offset: number, from: Uint8Array): Promise<void> {
-    for (let done = 0; done < from.length;) {
-      const allocation = await this.allocate(offset + done, from.length - done);
-      const part = from.subarray(done, done + allocation.length);
-      try {
-        await allocation.file.write(allocation.offset, part);
-      } catch (error) {
-        await allocation.abandon();
-        throw error;
-      }
-      await allocation.publish();
-      done += part.length;
-    }
+    await writeAllocated((at, length) => this.allocate(at, length), offset, from);
   }
 
   /** Makes a range read as zeros: by forgetting its clusters if it is made of whole ones. */

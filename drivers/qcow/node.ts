@@ -1,5 +1,6 @@
 import type { BackingLink, Emptier, ImageDetails } from "../../lib/block/capabilities.ts";
 import { ImageError } from "../../lib/block/error.ts";
+import { closeAll } from "../../lib/block/close_all.ts";
 import type { BlockNode, Extent, NodeChild, NodeLimits, ZeroFlags } from "../../lib/block/node.ts";
 import type { Allocation, Allocator, PackTarget } from "../../lib/block/plan.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
@@ -139,21 +140,12 @@ export class QcowNode implements BlockNode {
     if (this.#closed) return;
     this.#closed = true;
     const { backing, file, encryption } = this.#image;
-    const steps = [
+    await closeAll([
       () => this.flush(),
       () => encryption?.[Symbol.dispose](),
       () => backing?.[Symbol.asyncDispose](),
       () => file[Symbol.asyncDispose](),
-    ];
-    let failure: { readonly error: unknown } | undefined;
-    for (const step of steps) {
-      try {
-        await step();
-      } catch (error) {
-        failure ??= { error };
-      }
-    }
-    if (failure !== undefined) throw failure.error;
+    ]);
   }
 
   async #change(

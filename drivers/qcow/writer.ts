@@ -9,6 +9,7 @@
 import { ImageError } from "../../lib/block/error.ts";
 import { Mutex } from "../../lib/block/mutex.ts";
 import type { Allocation } from "../../lib/block/plan.ts";
+import { writeAllocated } from "../../lib/block/write_allocated.ts";
 import { alignUp, divideUp } from "../../lib/bytes/align.ts";
 import { SECTOR } from "./header.ts";
 import type { QcowImage } from "./image.ts";
@@ -138,21 +139,17 @@ export class Writer {
   }
 
   async #write(offset: number, from: Uint8Array): Promise<void> {
-    const { encryption, file } = this.#image;
-    for (let done = 0; done < from.length;) {
-      const allocation = await this.allocate(offset + done, from.length - done);
-      const part = from.subarray(done, done + allocation.length);
-      const place = { host: allocation.offset, guest: offset + done };
-      try {
-        if (encryption === undefined) await file.write(place.host, part);
-        else await encryption.write(file, place, part);
-      } catch (error) {
-        await allocation.abandon();
-        throw error;
-      }
-      await allocation.publish();
-      done += part.length;
+    const { encryption } = this.#image;
+    if (encryption === undefined) {
+      return await writeAllocated((at, length) => this.allocate(at, length), offset, from);
     }
+    let guest = offset;
+    await writeAllocated(
+      (at, length) => this.allocate(guest = at, length),
+      offset,
+      from,
+      (file, host, part) => encryption.write(file, { host, guest }, part),
+    );
   }
 
   async #place(offset: number, length: number): Promise<Place> {

@@ -1,3 +1,4 @@
+import { closeAll } from "../../lib/block/close_all.ts";
 import type {
   Amender,
   BackingLink,
@@ -192,22 +193,13 @@ export class Qcow2Node implements BlockNode {
     this.#closed = true;
     const { file, dataFile, backing, encryption } = this.#image;
     // Everything is closed, whatever fails on the way; the first failure is told.
-    const steps = [
+    await closeAll([
       () => this.#finish(),
       () => encryption?.[Symbol.dispose](),
       () => backing?.[Symbol.asyncDispose](),
       () => dataFile === file ? undefined : dataFile[Symbol.asyncDispose](),
       () => file[Symbol.asyncDispose](),
-    ];
-    let failure: { readonly error: unknown } | undefined;
-    for (const step of steps) {
-      try {
-        await step();
-      } catch (error) {
-        failure ??= { error };
-      }
-    }
-    if (failure !== undefined) throw failure.error;
+    ]);
   }
 
   /** Brings everything into the files and clears the dirty bit. */

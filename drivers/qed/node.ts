@@ -1,3 +1,4 @@
+import { closeAll } from "../../lib/block/close_all.ts";
 import type { BackingLink, Checker, ImageDetails } from "../../lib/block/capabilities.ts";
 import { during, ImageError } from "../../lib/block/error.ts";
 import type {
@@ -151,7 +152,7 @@ export class QedNode implements BlockNode {
     if (this.#closed) return;
     this.#closed = true;
     const { file, backing, lock } = this.#image;
-    const steps = [
+    await closeAll([
       async () => {
         if (this.readOnly) return;
         await this.flush();
@@ -159,16 +160,7 @@ export class QedNode implements BlockNode {
       },
       () => backing?.[Symbol.asyncDispose](),
       () => file[Symbol.asyncDispose](),
-    ];
-    let failure: { readonly error: unknown } | undefined;
-    for (const step of steps) {
-      try {
-        await step();
-      } catch (error) {
-        failure ??= { error };
-      }
-    }
-    if (failure !== undefined) throw failure.error;
+    ]);
   }
 
   async #writtenThrough(): Promise<void> {

@@ -12,6 +12,7 @@ import type { BlockNode, Extent, NodeChild, NodeLimits, ZeroFlags } from "../../
 import type { Allocation, Allocator } from "../../lib/block/plan.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
 import { readPadded } from "../../lib/block/read_padded.ts";
+import { writeAllocated } from "../../lib/block/write_allocated.ts";
 import { BlockMap } from "./block_map.ts";
 import { BLOCK_SIZE, readHeader, SECTOR, type VdiHeader } from "./header.ts";
 
@@ -89,18 +90,7 @@ class VdiNode implements BlockNode {
   async write(offset: number, from: Uint8Array): Promise<void> {
     requireWritable(this);
     requireRange(this, offset, from.length);
-    for (let done = 0; done < from.length;) {
-      const allocation = await this.#allocate(offset + done, from.length - done);
-      const part = from.subarray(done, done + allocation.length);
-      try {
-        await this.#file.write(allocation.offset, part);
-      } catch (error) {
-        await allocation.abandon();
-        throw error;
-      }
-      await allocation.publish();
-      done += part.length;
-    }
+    await writeAllocated((at, length) => this.#allocate(at, length), offset, from);
     if (this.#context.mode.cache.writethrough) await this.flush();
   }
 

@@ -10,6 +10,7 @@ import type { BlockNode, Extent, NodeChild, NodeLimits, ZeroFlags } from "../../
 import type { Allocator } from "../../lib/block/plan.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
 import { readPadded } from "../../lib/block/read_padded.ts";
+import { writeAllocated } from "../../lib/block/write_allocated.ts";
 import { BlockState, MIB } from "./_layout.ts";
 import { BlockWriter } from "./block_writer.ts";
 import { checkImage } from "./check.ts";
@@ -83,18 +84,8 @@ class VhdxNode implements BlockNode {
   async write(offset: number, from: Uint8Array): Promise<void> {
     requireWritable(this);
     requireRange(this, offset, from.length);
-    for (let done = 0; done < from.length;) {
-      const allocation = await this.#writer!.allocate(offset + done, from.length - done);
-      const part = from.subarray(done, done + allocation.length);
-      try {
-        await allocation.file.write(allocation.offset, part);
-      } catch (error) {
-        await allocation.abandon();
-        throw error;
-      }
-      await allocation.publish();
-      done += part.length;
-    }
+    const writer = this.#writer!;
+    await writeAllocated((at, length) => writer.allocate(at, length), offset, from);
     if (this.#image.context.mode.cache.writethrough) await this.flush();
   }
 

@@ -1,3 +1,4 @@
+import { closeAll } from "../../lib/block/close_all.ts";
 import type { BackingLink, Checker, ImageDetails } from "../../lib/block/capabilities.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
 import { ImageError } from "../../lib/block/error.ts";
@@ -168,20 +169,11 @@ class VmdkNode implements BlockNode {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    const steps = [
+    await closeAll([
       () => this.flush(),
       () => this.#backing.close(),
       ...this.children.map(({ node }) => () => node[Symbol.asyncDispose]()),
-    ];
-    let failure: { readonly error: unknown } | undefined;
-    for (const step of steps) {
-      try {
-        await step();
-      } catch (error) {
-        failure ??= { error };
-      }
-    }
-    if (failure !== undefined) throw failure.error;
+    ]);
   }
 
   #grainLength(offset: number): number {

@@ -9,6 +9,7 @@ import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode, Extent, NodeChild, NodeLimits, ZeroFlags } from "../../lib/block/node.ts";
 import type { Allocation, Allocator } from "../../lib/block/plan.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
+import { writeAllocated } from "../../lib/block/write_allocated.ts";
 
 /** Zeros that are written at a time. */
 const ZEROS = new Uint8Array(256 * 1024);
@@ -60,18 +61,7 @@ export abstract class WritableNode implements BlockNode {
   async write(offset: number, from: Uint8Array): Promise<void> {
     requireWritable(this);
     requireRange(this, offset, from.length);
-    for (let done = 0; done < from.length;) {
-      const allocation = await this.allocate(offset + done, from.length - done);
-      const part = from.subarray(done, done + allocation.length);
-      try {
-        await allocation.file.write(allocation.offset, part);
-      } catch (error) {
-        await allocation.abandon();
-        throw error;
-      }
-      await allocation.publish();
-      done += part.length;
-    }
+    await writeAllocated((at, length) => this.allocate(at, length), offset, from);
     if (this.#context.mode.cache.writethrough) await this.flush();
   }
 
