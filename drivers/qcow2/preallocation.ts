@@ -88,8 +88,10 @@ export async function preallocateData(
     return at;
   });
   try {
-    await forget(image, host, host + clusters * clusterSize, { unmap: false });
-    await file.resize(host + clusters * clusterSize, how);
+    const dataEnd = host + clusters * clusterSize;
+    await forget(image, host, dataEnd, { unmap: false });
+    // Clusters that nobody uses any more may lie behind.
+    if (dataEnd > file.length) await file.resize(dataEnd, how);
     if (firstGuest < start) await copyHead(image, firstGuest, start - firstGuest, host);
   } catch (error) {
     await image.lock.run(() => refcounts.free(host, clusters * clusterSize, "other"));

@@ -25,3 +25,20 @@ for (const how of ["metadata", "falloc", "full"] as const) {
     assertEquals(bytes, new Uint8Array(64 * K));
   });
 }
+
+for (const how of ["falloc", "full"] as const) {
+  Deno.test(`resize() with ${how} where the file is long enough already`, async () => {
+    const made = await create({ size: "128k", cluster_size: "4096" });
+    const file = new MemoryNode({ bytes: made.bytes() });
+    await file.resize(file.length + 512 * K, "off");
+    await file.write(file.length - 512 * K, new Uint8Array(512 * K).fill(1));
+    const { length } = file;
+    await using node = await open(file, context({ writable: true, resizing: true }));
+    await node.resize(192 * K, how);
+
+    assertEquals(file.length, length, "what lies behind is not cut off");
+    const bytes = new Uint8Array(64 * K);
+    await node.read(128 * K, bytes);
+    assertEquals(bytes, new Uint8Array(64 * K));
+  });
+}
