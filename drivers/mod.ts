@@ -112,4 +112,11 @@ export const PROTOCOLS: readonly ProtocolEntry[] = [
     probeDevice: probeHostDevice,
     load: async () => (await import("./file/driver.ts")).hostDevice,
   },
+  {
+    name: "ssh",
+    prefixes: ["ssh"],
+    keepsPrefix: true,
+    permissions: () => ["run"],
+    load: async () => (await import("./ssh/driver.ts")).ssh,
+  },
 ];

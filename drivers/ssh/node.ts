@@ -1,0 +1,173 @@
+import { ImageError } from "../../lib/block/error.ts";
+import type { OpenMode } from "../../lib/block/mode.ts";
+import type {
+  BlockNode,
+  Extent,
+  NodeAddress,
+  NodeLimits,
+  Preallocation,
+  ZeroFlags,
+} from "../../lib/block/node.ts";
+import { requireWritable } from "../../lib/block/range.ts";
+import { alignUp } from "../../lib/bytes/align.ts";
+import type { FileStatus, OpenFile } from "./remote_file.ts";
+import type { SftpSession } from "./session.ts";
+
+const SECTOR = 512;
+
+/** Zeros are written in parts of this length at most, bytes. */
+const ZERO_STEP = 1 << 20;
+
+/** What a node is made of; it closes file and session. */
+export interface RemoteParts {
+  readonly session: SftpSession;
+  readonly file: OpenFile;
+  readonly status: FileStatus;
+  /** The name as messages show it. */
+  readonly filename: string;
+  readonly address: NodeAddress;
+  readonly mode: OpenMode;
+  /** Prints a warning. */
+  readonly warn: (text: string) => void;
+  /** The server's host, for the warning. */
+  readonly host: string;
+}
+
+/** A file on an SFTP server. Where its holes are nobody can ask: all of it counts as data. */
+export class SshNode implements BlockNode {
+  readonly driver = "ssh";
+  readonly filename: string;
+  readonly address: NodeAddress;
+  readonly readOnly: boolean;
+  readonly limits: NodeLimits = { requestAlignment: 1, clusterSize: 0, zeroAlignment: 0 };
+  readonly children: BlockNode["children"] = [];
+  readonly #session: SftpSession;
+  readonly #file: OpenFile;
+  readonly #isRegular: boolean;
+  readonly #mode: OpenMode;
+  readonly #warn: (text: string) => void;
+  readonly #host: string;
+  #size: number;
+  /** Something was written since the last flush. */
+  #dirty = false;
+  #warned = false;
+  #isClosed = false;
+
+  /** Takes over an open file. */
+  constructor({ session, file, status, filename, address, mode, warn, host }: RemoteParts) {
+    this.#session = session;
+    this.#file = file;
+    this.#size = status.size;
+    this.#isRegular = status.isRegular;
+    this.filename = filename;
+    this.address = address;
+    this.readOnly = !mode.writable;
+    this.#mode = mode;
+    this.#warn = warn;
+    this.#host = host;
+  }
+
+  get length(): number {
+    return alignUp(this.#size, SECTOR);
+  }
+
+  get exactLength(): number {
+    return this.#size;
+  }
+
+  async read(offset: number, into: Uint8Array): Promise<void> {
+    const size = this.#size;
+    const inside = Math.min(Math.max(size - offset, 0), into.length);
+    const count = inside === 0 ? 0 : await this.#file.read(offset, into.subarray(0, inside));
+    if (count < inside) {
+      throw new ImageError(
+        `'${this.filename}' has shrunk from ${size} to at most ${offset + count} bytes while it ` +
+          "was in use",
+        { errno: "EIO", file: this.filename },
+      );
+    }
+    into.fill(0, inside);
+  }
+
+  async write(offset: number, from: Uint8Array): Promise<void> {
+    requireWritable(this);
+    if (from.length === 0) return;
+    this.#dirty = true;
+    await this.#file.write(offset, from);
+    this.#size = Math.max(this.#size, offset + from.length);
+    if (this.#mode.cache.writethrough) await this.flush();
+  }
+
+  async writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
+    requireWritable(this);
+    const end = offset + length;
+    const inside = Math.min(Math.max(this.#size - offset, 0), length);
+    if (inside > 0 && flags.noFallback === true) {
+      throw ImageError.fromErrno("ENOTSUP", { file: this.filename });
+    }
+    const zeros = new Uint8Array(Math.min(inside, ZERO_STEP));
+    for (let done = 0; done < inside; done += ZERO_STEP) {
+      await this.write(offset + done, zeros.subarray(0, Math.min(inside - done, ZERO_STEP)));
+    }
+    // What lies behind the end need not be written to read as zeros.
+    if (length > 0 && end > this.#size) await this.#grow(end);
+  }
+
+  discard(): Promise<void> {
+    // The protocol has nothing for it.
+    return Promise.resolve();
+  }
+
+  extent(offset: number, length: number): Promise<Extent> {
+    return Promise.resolve({ length, state: "data", compressed: false, file: this, offset });
+  }
+
+  async flush(): Promise<void> {
+    if (this.readOnly || this.#mode.cache.noFlush) return;
+    if (!this.#file.canSync && !this.#warned) {
+      this.#warned = true;
+      this.#warn(`ssh server ${this.#host} does not support fsync`);
+    }
+    await this.#file.sync();
+    this.#dirty = false;
+  }
+
+  async resize(length: number, how: Preallocation): Promise<void> {
+    requireWritable(this);
+    if (how !== "off") {
+      throw new ImageError(`Unsupported preallocation mode '${how}'`, {
+        errno: "ENOTSUP",
+        file: this.filename,
+      });
+    }
+    if (length < this.#size) {
+      throw new ImageError("ssh driver does not support shrinking files", {
+        errno: "ENOTSUP",
+        file: this.filename,
+      });
+    }
+    if (length > this.#size) await this.#grow(length);
+  }
+
+  allocatedSize(): Promise<undefined> {
+    return Promise.resolve(undefined);
+  }
+
+  readsZeroWhenNew(): Promise<boolean> {
+    return Promise.resolve(this.#isRegular);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    await using _session = this.#session;
+    if (this.#dirty) await this.flush();
+    await this.#file.close();
+  }
+
+  async #grow(length: number): Promise<void> {
+    this.#dirty = true;
+    await this.#file.grow(length);
+    this.#size = length;
+  }
+}
