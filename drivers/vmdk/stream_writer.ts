@@ -67,6 +67,9 @@ export class StreamWriter {
   /** The stream began with no directory before it. */
   #isFresh = false;
   #codec: Codec | undefined;
+  /** A compressed grain, and one with its marker: used again and again, under the image's lock. */
+  #packed: Uint8Array<ArrayBuffer> | undefined;
+  #marked = new Uint8Array(0);
 
   /** A writer for the extent of an image. */
   constructor(image: VmdkImage, extent: GrainExtent, header: SparseHeader) {
@@ -91,13 +94,19 @@ export class StreamWriter {
       throw ImageError.fromErrno("EINVAL", { file: this.#extent.file.filename, field: "grain" });
     }
     this.#codec ??= await loadCodec("zlib");
+    const codec = this.#codec;
     for (let done = 0; done < from.length; done += grainSize) {
-      const grain = new Uint8Array(grainSize);
-      grain.set(from.subarray(done, done + grainSize));
-      const packed = new Uint8Array(grainSize + grainSize / 8 + 64);
-      const size = this.#codec.pack(grain, packed, level);
-      if (size === null) throw new Error("deflate has grown a grain by an eighth");
-      await this.writePacked(offset + done, packed.subarray(0, size));
+      let grain = from.subarray(done, done + grainSize);
+      if (grain.length < grainSize) {
+        grain = new Uint8Array(grainSize);
+        grain.set(from.subarray(done));
+      }
+      await this.#image.lock.run(async () => {
+        const packed = this.#packed ??= new Uint8Array(grainSize + grainSize / 8 + 64);
+        const size = codec.pack(grain, packed, level);
+        if (size === null) throw new Error("deflate has grown a grain by an eighth");
+        await this.#append(offset + done, packed.subarray(0, size));
+      });
     }
   }
 
@@ -156,10 +165,12 @@ export class StreamWriter {
     }
     const length = alignUp(GRAIN_MARKER + packed.length, SECTOR);
     this.#require(this.#next + length);
-    const bytes = new Uint8Array(length);
+    if (this.#marked.length < length) this.#marked = new Uint8Array(length);
+    const bytes = this.#marked.subarray(0, length);
     writeU64LE(bytes, 0, offset / SECTOR);
     writeU32LE(bytes, 8, packed.length);
     bytes.set(packed, GRAIN_MARKER);
+    bytes.fill(0, GRAIN_MARKER + packed.length);
     await file.write(this.#next, bytes);
     table.grains[entry] = this.#next;
     this.#next += length;
