@@ -15,6 +15,7 @@ import { probeQcow } from "./qcow/probe.ts";
 import { probeQcow2 } from "./qcow2/probe.ts";
 import { probeQed } from "./qed/probe.ts";
 import { probeHostDevice } from "./file/probe.ts";
+import { nbdPermissions } from "./nbd/permissions.ts";
 import { probeParallels } from "./parallels/probe.ts";
 import { probeVdi } from "./vdi/probe.ts";
 import { probeVhdx } from "./vhdx/probe.ts";
@@ -105,6 +106,13 @@ export const PROTOCOLS: readonly ProtocolEntry[] = [
     name: "file",
     prefixes: ["file"],
     load: async () => (await import("./file/driver.ts")).file,
+  },
+  {
+    name: "nbd",
+    prefixes: ["nbd", "nbd+tcp", "nbd+unix"],
+    keepsPrefix: true,
+    permissions: nbdPermissions,
+    load: async () => (await import("./nbd/driver.ts")).nbd,
   },
   {
     name: "host_device",

@@ -32,6 +32,8 @@ export interface DriverContext {
    * @throws {ImageError} `No secret with id '<id>'`
    */
   secret(id: string): Uint8Array;
+  /** Aborted when the user has had enough: what waits for somebody else then ends with its reason. */
+  readonly signal?: AbortSignal | undefined;
   /** What the user defined under this id beside images, secrets apart; `undefined` if there is nothing. */
   object?(id: string): UserObject | undefined;
   /** Prints one diagnostic line, complete; the program's name comes before it only if `fromProgram` says so. */

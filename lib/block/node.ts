@@ -50,6 +50,8 @@ export interface Extent {
   readonly compressed: boolean;
   /** State `data`, but the file below has a hole there, so it reads as zeros. */
   readonly hole?: boolean;
+  /** `false` in state `data`: the file below says that nothing is stored, but not that it reads as zeros. */
+  readonly stored?: boolean;
   /** The protocol node that holds the plain bytes, if they lie plainly anywhere. */
   readonly file?: BlockNode;
   /** Where they begin in `file`, bytes. */

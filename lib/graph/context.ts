@@ -41,6 +41,7 @@ export function driverContext(
     secret: (id) => findSecret(id, environment),
     object: (id) => environment.objects?.get(id),
     report: environment.report,
+    signal: environment.signal,
     warn: environment.warn,
     ...(looksForeign === undefined ? {} : { looksForeign }),
     ...children,

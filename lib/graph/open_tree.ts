@@ -155,7 +155,7 @@ async function openProtocolNode(
   const specs = driver.openOptions ?? [];
   const strong = strongOptions(options, specs);
   const own = takeOptions(options, specs);
-  options.delete(FILENAME);
+  if (!name.protocol.keepsPrefix) options.delete(FILENAME);
   const shown = { text: name.filename };
   const context = driverContext(name.filename, settings.mode, environment, {
     shown,
@@ -194,6 +194,8 @@ function protocolName(
     return { protocol, filename: nameFor(protocol, filename) };
   }
   const text = options.text(FILENAME);
+  // Where a name is more than the name of a file it takes the place of options and is none.
+  if (protocol?.keepsPrefix) return { protocol, filename: "" };
   if (protocol !== undefined) return { protocol, filename: text ?? "" };
   if (text !== undefined) return protocolOf(text, { prefixes: false });
   throw unknownDriver();

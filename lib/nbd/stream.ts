@@ -43,16 +43,25 @@ export class StreamReader {
   }
 
   /**
+   * The next `length` bytes, at most 64 KiB, which are good until the next read and will be read again.
+   *
+   * @throws {NbdClosedError} if the connection ends before.
+   */
+  async peek(length: number): Promise<Uint8Array> {
+    if (length > BUFFER_LENGTH) throw new RangeError(`${length} is more than fits at once`);
+    while (this.buffered < length) {
+      if (!await this.#fill()) throw new NbdClosedError();
+    }
+    return this.#buffer.subarray(this.#start, this.#start + length);
+  }
+
+  /**
    * The next `length` bytes, at most 64 KiB, which are good until the next read.
    *
    * @throws {NbdClosedError} if the connection ends before.
    */
   async take(length: number): Promise<Uint8Array> {
-    if (length > BUFFER_LENGTH) throw new RangeError(`${length} is more than fits at once`);
-    while (this.buffered < length) {
-      if (!await this.#fill()) throw new NbdClosedError();
-    }
-    const bytes = this.#buffer.subarray(this.#start, this.#start + length);
+    const bytes = await this.peek(length);
     this.#start += length;
     return bytes;
   }

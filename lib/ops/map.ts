@@ -177,7 +177,7 @@ function entryOf(extent: Extent, start: number, depth: number): MutableEntry {
     depth,
     present: true,
     zero: !data || extent.hole === true,
-    data,
+    data: data && extent.stored !== false,
     compressed,
   };
   if (offset !== undefined) {
