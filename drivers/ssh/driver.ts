@@ -96,7 +96,8 @@ async function createFile({ destination, path }: RemoteFile, options: OptionSet)
   await using session = await SftpSession.start(startSsh(destination));
   const [file, isNew] = await openNew(session, path);
   try {
-    if (size > 0) await file.grow(size);
+    // Its last byte makes it as long.
+    if (size > 0) await file.write(size - 1, new Uint8Array(1));
     await file.close();
   } catch (error) {
     if (isNew) await removeRemoteFile(session, path).catch(() => {});

@@ -47,7 +47,10 @@ export class SshNode implements BlockNode {
   readonly #mode: OpenMode;
   readonly #warn: (text: string) => void;
   readonly #host: string;
+  /** How long the file is for sure, bytes. */
   #size: number;
+  /** How long it may be, with writes that are on their way or failed. */
+  #reach: number;
   /** Something was written since the last flush. */
   #dirty = false;
   #warned = false;
@@ -57,7 +60,7 @@ export class SshNode implements BlockNode {
   constructor({ session, file, status, filename, address, mode, warn, host }: RemoteParts) {
     this.#session = session;
     this.#file = file;
-    this.#size = status.size;
+    this.#size = this.#reach = status.size;
     this.#isRegular = status.isRegular;
     this.filename = filename;
     this.address = address;
@@ -92,25 +95,31 @@ export class SshNode implements BlockNode {
   async write(offset: number, from: Uint8Array): Promise<void> {
     requireWritable(this);
     if (from.length === 0) return;
+    const end = alignUp(offset + from.length, SECTOR);
+    // The file ends where a sector does, as the reference leaves it.
+    const bytes = end > this.#reach && end > offset + from.length
+      ? padded(from, end - offset)
+      : from;
     this.#dirty = true;
-    await this.#file.write(offset, from);
-    this.#size = Math.max(this.#size, offset + from.length);
+    this.#reach = Math.max(this.#reach, offset + bytes.length);
+    await this.#file.write(offset, bytes);
+    this.#size = Math.max(this.#size, offset + bytes.length);
     if (this.#mode.cache.writethrough) await this.flush();
   }
 
   async writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
     requireWritable(this);
-    const end = offset + length;
-    const inside = Math.min(Math.max(this.#size - offset, 0), length);
+    if (length === 0) return;
+    const inside = Math.min(Math.max(this.#reach - offset, 0), length);
     if (inside > 0 && flags.noFallback === true) {
       throw ImageError.fromErrno("ENOTSUP", { file: this.filename });
     }
+    // What lies behind the end need not be written to read as zeros.
+    if (inside < length) await this.#grow(offset + length);
     const zeros = new Uint8Array(Math.min(inside, ZERO_STEP));
     for (let done = 0; done < inside; done += ZERO_STEP) {
       await this.write(offset + done, zeros.subarray(0, Math.min(inside - done, ZERO_STEP)));
     }
-    // What lies behind the end need not be written to read as zeros.
-    if (length > 0 && end > this.#size) await this.#grow(end);
   }
 
   discard(): Promise<void> {
@@ -165,9 +174,17 @@ export class SshNode implements BlockNode {
     await this.#file.close();
   }
 
+  /**
+   * Makes the file longer by writing its last byte. Setting the length would cut off what others write
+   * behind it at the same time.
+   */
   async #grow(length: number): Promise<void> {
-    this.#dirty = true;
-    await this.#file.grow(length);
-    this.#size = length;
+    await this.write(length - 1, new Uint8Array(1));
   }
+}
+
+function padded(bytes: Uint8Array, length: number): Uint8Array {
+  const longer = new Uint8Array(length);
+  longer.set(bytes);
+  return longer;
 }

@@ -11,7 +11,6 @@ import {
   type PacketFields,
   PacketType,
   SftpProtocolError,
-  sizeAttribute,
   StatusCode,
 } from "./packets.ts";
 import { type SftpSession, SftpStatusError } from "./session.ts";
@@ -122,17 +121,6 @@ export class OpenFile {
         type: PacketType.WRITE,
         fields: [BigInt(offset + at), piece],
       }));
-  }
-
-  /** Sets the length; what is new reads as zeros. */
-  async grow(size: number): Promise<void> {
-    try {
-      await this.#simple("resize", { type: PacketType.FSETSTAT, fields: sizeAttribute(size) });
-    } catch (error) {
-      if (!(error instanceof ImageError && error.errno === "ENOTSUP")) throw error;
-      // Not every server does that; but all make files longer that are written behind their end.
-      await this.write(size - 1, new Uint8Array(1));
-    }
   }
 
   /** Everything written so far is on stable storage when this resolves, if the server has the extension. */
