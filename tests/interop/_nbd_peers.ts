@@ -1,7 +1,5 @@
 /** NBD servers and clients of others. */
 
-import { useReference } from "../_reference.ts";
-
 /** Whether a program is installed. */
 export function isInstalled(program: string): boolean {
   try {
@@ -30,27 +28,31 @@ export async function startReference(
   name = "reference.sock",
 ): Promise<ReferenceServer> {
   const socket = `${dir}/${name}`;
-  const pidFile = `${socket}.pid`;
-  await useReference(
-    ["--fork", "--persistent", "--pid-file", pidFile, "--socket", socket, ...args],
-    { cwd: dir, tool: "qemu-nbd" },
-  );
-  const pid = Number(await Deno.readTextFile(pidFile));
+  const child = new Deno.Command("qemu-nbd", {
+    args: ["--persistent", "--socket", socket, ...args],
+    cwd: dir,
+    stdin: "null",
+    stdout: "null",
+    stderr: "null",
+  }).spawn();
+  let hasEnded = false;
+  child.status.then(() => hasEnded = true);
+  while (!await accepts(socket)) {
+    if (hasEnded) throw new Error(`qemu-nbd ${args.join(" ")} has ended`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
   return {
     socket,
     async [Symbol.asyncDispose]() {
-      Deno.kill(pid, "SIGTERM");
-      // It removes its socket when all is done.
-      while (await exists(`/proc/${pid}/stat`)) {
-        await new Promise((resolve) => setTimeout(resolve, 10));
-      }
+      child.kill("SIGTERM");
+      await child.status;
     },
   };
 }
 
-async function exists(path: string): Promise<boolean> {
+async function accepts(socket: string): Promise<boolean> {
   try {
-    await Deno.stat(path);
+    (await Deno.connect({ transport: "unix", path: socket })).close();
     return true;
   } catch {
     return false;
