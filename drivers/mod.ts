@@ -127,4 +127,18 @@ export const PROTOCOLS: readonly ProtocolEntry[] = [
     permissions: () => ["run"],
     load: async () => (await import("./ssh/driver.ts")).ssh,
   },
+  {
+    name: "http",
+    prefixes: ["http"],
+    keepsPrefix: true,
+    permissions: () => ["net"],
+    load: async () => (await import("./http/driver.ts")).http,
+  },
+  {
+    name: "https",
+    prefixes: ["https"],
+    keepsPrefix: true,
+    permissions: () => ["net"],
+    load: async () => (await import("./http/driver.ts")).https,
+  },
 ];
