@@ -7,7 +7,22 @@ import { ImageError, reasonText } from "../../lib/block/error.ts";
 import { errnoOf } from "../../lib/io/errno.ts";
 import type { Connection } from "../../lib/nbd/stream.ts";
 import { type ServerAddress, serverName } from "./address.ts";
-import { channelOver, type HandshakeRequest, type Session, shakeHands } from "./handshake.ts";
+import {
+  type Channel,
+  channelOver,
+  type HandshakeRequest,
+  type Session,
+  shakeHands,
+} from "./handshake.ts";
+import type { TlsClient } from "./tls.ts";
+
+/** How to connect. */
+export interface SessionOptions {
+  /** Encrypts; absent where that is not wanted. */
+  readonly tls: TlsClient | undefined;
+  /** Ends the attempt. */
+  readonly signal: AbortSignal | undefined;
+}
 
 /**
  * Connects, and agrees upon an export.
@@ -17,10 +32,13 @@ import { channelOver, type HandshakeRequest, type Session, shakeHands } from "./
  */
 export async function openSession(
   server: ServerAddress,
-  request: HandshakeRequest,
-  signal: AbortSignal | undefined,
+  wanted: Omit<HandshakeRequest, "startTls">,
+  { tls, signal }: SessionOptions,
 ): Promise<Session> {
-  const connection = await unlessAborted(dial(server), signal, (late) => late.close());
+  const request = tls === undefined
+    ? wanted
+    : { ...wanted, startTls: (channel: Channel) => tls.start(channel) };
+  const connection = await unlessAborted(dial(server, tls), signal, (late) => late.close());
   const hangUp = () => connection.close();
   signal?.addEventListener("abort", hangUp);
   try {
@@ -61,7 +79,13 @@ async function unlessAborted<T>(
   }
 }
 
-async function dial(server: ServerAddress): Promise<Connection> {
+async function dial(server: ServerAddress, tls: TlsClient | undefined): Promise<Connection> {
+  if (tls !== undefined) {
+    const place = server.type === "unix"
+      ? { path: server.path }
+      : { host: server.host || "localhost", port: portNumber(server) };
+    return await connected(server, () => tls.dial(place));
+  }
   if (server.type === "unix") {
     return await connected(server, () => {
       return Deno.connect({ transport: "unix", path: server.path });
@@ -81,7 +105,7 @@ async function connected<C>(server: ServerAddress, connect: () => Promise<C>): P
     return await connect();
   } catch (error) {
     const name = serverName(server);
-    if (error instanceof Error && /lookup address|resolve/i.test(error.message)) {
+    if (error instanceof Error && /lookup address|resolve|getaddrinfo/i.test(error.message)) {
       throw unresolved(name, "Name or service not known", error);
     }
     throw new ImageError(`Failed to connect to '${name}': ${reasonText(error)}`, {

@@ -8,11 +8,12 @@ import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import { OptionSet, type OptionSpec } from "../../lib/block/options.ts";
 import { BASE_ALLOCATION, EXPORT_FLAG, LIMIT } from "../../lib/nbd/constants.ts";
-import { exportAddress, shownAddress } from "./address.ts";
+import { exportAddress, type ServerAddress, shownAddress } from "./address.ts";
 import { openSession } from "./connect.ts";
-import type { HandshakeRequest, Session } from "./handshake.ts";
+import type { Session } from "./handshake.ts";
 import { Link } from "./link.ts";
 import { NbdNode } from "./node.ts";
+import type { TlsClient } from "./tls.ts";
 
 const OPEN_OPTIONS: readonly OptionSpec[] = [
   { name: "host", type: "str", help: "Server's host, over TCP", strong: true },
@@ -64,13 +65,10 @@ async function open(
     });
   }
   const { server } = address;
-  const startTls = await tlsStarter(server, options, context);
-  const request: HandshakeRequest = {
-    name: address.export ?? "",
-    context: bitmap ?? BASE_ALLOCATION,
-    ...(startTls === undefined ? {} : { startTls }),
-  };
-  const connect = (signal: AbortSignal | undefined) => openSession(server, request, signal);
+  const tls = await tlsOf(server, options, context);
+  const request = { name: address.export ?? "", context: bitmap ?? BASE_ALLOCATION };
+  const connect = (signal: AbortSignal | undefined) =>
+    openSession(server, request, { tls, signal });
   const session = await patiently(connect, seconds(options, "open-timeout"), context.signal);
   try {
     requireSuitable(session, bitmap, context);
@@ -96,22 +94,16 @@ function seconds(options: OptionSet, key: string): number {
 }
 
 /** What turns the connection into an encrypted one, if the options ask for it. */
-async function tlsStarter(
-  server: ReturnType<typeof exportAddress>["server"],
+async function tlsOf(
+  server: ServerAddress,
   options: OptionSet,
   context: DriverContext,
-): Promise<HandshakeRequest["startTls"]> {
+): Promise<TlsClient | undefined> {
   const id = options.string("tls-creds");
   const hostname = options.string("tls-hostname");
-  if (id === undefined) {
-    if (hostname === undefined) return undefined;
-    throw new ImageError("TLS hostname requires TLS credentials", {
-      errno: "EINVAL",
-      field: "tls-hostname",
-    });
-  }
+  if (id === undefined) return undefined;
   const { tlsClient } = await import("./tls.ts");
-  return tlsClient(server, { id, hostname }, context);
+  return await tlsClient(server, { id, hostname }, context);
 }
 
 const PAUSE = 200;

@@ -131,7 +131,9 @@ class Handshake {
       });
     }
     if (error instanceof NbdProtocolError) return invalid(error.message, error);
-    return ImageError.from(error).prefixed(`Failed to read ${this.#reading}: `);
+    return ImageError.from(error).prefixed(
+      `Failed to read ${this.#reading}: Unable to read from socket: `,
+    );
   }
 
   async run(): Promise<Session> {
@@ -219,10 +221,7 @@ class Handshake {
   async #simpleOption(option: number): Promise<boolean> {
     await this.#send(encodeOption(option));
     const { type, data } = await this.#reply(option);
-    if (isError(type)) {
-      if (type === REPLY_ERROR.tlsRequired) this.#requireNoError(option, { type, data });
-      return false;
-    }
+    if (isError(type)) return false;
     if (type !== REPLY.ack) {
       throw refused(
         `Server answered option ${option} (${optionWord(option)}) with unexpected reply ` +

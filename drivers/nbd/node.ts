@@ -202,13 +202,12 @@ export class NbdNode implements BlockNode {
     this.#dirty = true;
   }
 
-  /** What there is room for; the rest of the last sector takes zeros, which it holds. */
+  /** The rest of the last sector takes zeros, which it holds; what else lies behind the end the server refuses. */
   #withinExport(offset: number, from: Uint8Array): Uint8Array {
     const available = Math.max(this.exactLength - offset, 0);
     if (from.length <= available) return from;
     const isTail = offset + from.length <= this.length && isZero(from.subarray(available));
-    if (!isTail) throw ImageError.fromErrno("ENOSPC", { file: this.filename });
-    return from.subarray(0, available);
+    return isTail ? from.subarray(0, available) : from;
   }
 
   async #readAligned(offset: number, into: Uint8Array): Promise<void> {

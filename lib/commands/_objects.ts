@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { ImageError } from "../block/error.ts";
+import { ImageError, reasonText } from "../block/error.ts";
 import type { SecretStore } from "../block/secret.ts";
 import type { ObjectStore, UserObject } from "../block/user_object.ts";
 import { hashOrder } from "../bytes/json.ts";
@@ -157,7 +157,10 @@ function readObject(
       failing,
     );
   }
-  if (secret === undefined) return { id, type, properties: others! };
+  if (secret === undefined) {
+    requireCredentials(type, others!, failing);
+    return { id, type, properties: others! };
+  }
   try {
     return { id, bytes: secretBytes(secret, secretStore(earlier)) };
   } catch (error) {
@@ -196,6 +199,32 @@ function otherProperties(
     values.set(key, text);
   }
   return values;
+}
+
+/** The file that a folder of TLS credentials has to have. */
+const CREDENTIALS: Readonly<Record<string, string>> = {
+  "tls-creds-psk": "keys.psk",
+  "tls-creds-x509": "ca-cert.pem",
+};
+
+/** Credentials that are not there are an error also where nobody uses them. */
+function requireCredentials(
+  type: string,
+  properties: ReadonlyMap<string, string>,
+  failing: Failing,
+): void {
+  const name = CREDENTIALS[type];
+  if (name === undefined) return;
+  const dir = properties.get("dir");
+  if (dir === undefined) throw new CommandError("Missing 'dir' property value", failing);
+  try {
+    Deno.statSync(`${dir}/${name}`);
+  } catch (error) {
+    throw new CommandError(
+      `Unable to access credentials ${dir}/${name}: ${reasonText(error)}`,
+      { ...failing, cause: error },
+    );
+  }
 }
 
 /** The properties of a definition in either of its forms. */

@@ -112,15 +112,21 @@ Deno.test("what other objects there are is told from what there is not", () => {
   );
 });
 
-Deno.test("an object of TLS is its properties, checked", () => {
+Deno.test("an object of TLS is its properties, checked", async () => {
+  await using dir = await tempDir();
+  await Deno.writeTextFile(dir.file("ca-cert.pem"), "");
+  await Deno.writeTextFile(dir.file("keys.psk"), "");
   const store = objectStore(
-    define("secret,id=s,data=1", "tls-creds-x509,id=a,dir=/x,,y,endpoint=client,verify-peer=off"),
+    define(
+      "secret,id=s,data=1",
+      `tls-creds-x509,id=a,dir=${dir.path},endpoint=client,verify-peer=off`,
+    ),
   );
   assertEquals(store.get("s"), undefined);
   assertEquals(store.get("a"), {
     id: "a",
     type: "tls-creds-x509",
-    properties: new Map([["dir", "/x,y"], ["endpoint", "client"], ["verify-peer", "off"]]),
+    properties: new Map([["dir", dir.path], ["endpoint", "client"], ["verify-peer", "off"]]),
   });
   assertEquals(
     refusal("tls-creds-x509,id=a,endpoint=foo"),
@@ -131,7 +137,14 @@ Deno.test("an object of TLS is its properties, checked", () => {
     "Parameter 'verify-peer' expects 'on' or 'off'",
   );
   assertEquals(refusal("tls-creds-psk,id=a,x=1"), "Parameter 'x' is unexpected");
-  const [json] = define('{"qom-type":"tls-creds-psk","id":"a","verify-peer":true}');
+  assertEquals(refusal("tls-creds-psk,id=a"), "Missing 'dir' property value");
+  assertEquals(
+    refusal(`tls-creds-x509,id=a,dir=${dir.file("none")}`),
+    `Unable to access credentials ${dir.file("none/ca-cert.pem")}: No such file or directory`,
+  );
+  const [json] = define(
+    JSON.stringify({ "qom-type": "tls-creds-psk", id: "a", dir: dir.path, "verify-peer": true }),
+  );
   assertEquals(objectStore([json!]).get("a")?.properties.get("verify-peer"), "on");
 });
 
