@@ -15,7 +15,7 @@ import { Transmission } from "./transmission.ts";
 const HANDSHAKE_TIME = 10_000;
 
 /** When the server stops, clients get this long to take their answers, milliseconds. */
-const FAREWELL_TIME = 3000;
+const FAREWELL_TIME = 2000;
 
 /** Clients that have not said yet what they want, or wait for their turn. More wait to be accepted. */
 const MOST_UNDECIDED = 32;
