@@ -57,6 +57,7 @@ export { amendImage, type AmendOptions } from "./ops/amend.ts";
 export { checkImage, type CheckOptions, type CheckOutcome } from "./ops/check.ts";
 export { type ImageInfo, imageInfo, type InfoOptions } from "./ops/info.ts";
 export { type MapEntry, mapImage, type MapOptions } from "./ops/map.ts";
+export { benchImage, type BenchOptions, type BenchResult } from "./ops/bench.ts";
 export { measureImage, type MeasureOptions } from "./ops/measure.ts";
 export { commitImage, type CommitOptions } from "./ops/commit.ts";
 export { rebaseImage, type RebaseOptions } from "./ops/rebase.ts";

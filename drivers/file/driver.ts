@@ -8,7 +8,7 @@ import type { DriverContext, ProtocolDriver } from "../../lib/block/driver.ts";
 import type { OpenMode } from "../../lib/block/mode.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { OptionSet, OptionSpec } from "../../lib/block/options.ts";
-import { NO_OPTIONS, OPEN_OPTIONS, readOpenOptions } from "./open_options.ts";
+import { NO_OPTIONS, notDirect, OPEN_OPTIONS, readOpenOptions } from "./open_options.ts";
 import { type HostFile, openHostFile, statHostFile } from "../../lib/io/host_file.ts";
 import { errnoOf, HostError } from "../../lib/io/errno.ts";
 import { failed } from "./_errors.ts";
@@ -74,10 +74,14 @@ async function openNode(
       errno: "EINVAL",
     });
   }
-  const { locks } = readOpenOptions(options, mode);
+  const { locks, needsDirect } = readOpenOptions(options, mode);
   // Looked at before it is opened: opening a FIFO could wait for ever.
   requireKind(kind, filename, mode, () => statHostFile(filename).kind);
   const host = await openHost(kind, filename, mode);
+  if (needsDirect && !mode.cache.direct) {
+    host.close();
+    throw notDirect();
+  }
   try {
     // Once more, for the name may lead elsewhere by now.
     requireKind(kind, filename, mode, () => host.stat().kind);

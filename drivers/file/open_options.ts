@@ -27,6 +27,8 @@ const AIO = ["threads", "native", "io_uring"];
 export interface OpenRequest {
   /** Lock the file against other users. */
   readonly locks: boolean;
+  /** What requests are to be done with cannot be had with the host's page cache. */
+  readonly needsDirect: boolean;
 }
 
 /**
@@ -36,14 +38,8 @@ export interface OpenRequest {
  * @throws {ImageError} for a value that is none.
  */
 export function readOpenOptions(options: OptionSet, mode: OpenMode): OpenRequest {
-  const aio = oneOf(AIO, options.string("aio") ?? "threads", "aio");
+  const aio = oneOf(AIO, options.string("aio") ?? (mode.nativeAio ? "native" : "threads"), "aio");
   const locking = oneOf(LOCKING, options.string("locking") ?? "auto", "locking");
-  if (aio === "native" && !mode.cache.direct) {
-    throw new ImageError(
-      "aio=native was specified, but it requires cache.direct=on, which was not specified.",
-      { errno: "EINVAL", field: "aio" },
-    );
-  }
   const manager = options.string("pr-manager");
   if (manager !== undefined) {
     throw new ImageError(`No persistent reservation manager with id '${manager}'`, {
@@ -51,7 +47,15 @@ export function readOpenOptions(options: OptionSet, mode: OpenMode): OpenRequest
       field: "pr-manager",
     });
   }
-  return { locks: locking !== "off" };
+  return { locks: locking !== "off", needsDirect: aio === "native" };
+}
+
+/** The error for a file that is there, but not opened as {@linkcode OpenRequest.needsDirect} asks. */
+export function notDirect(): ImageError {
+  return new ImageError(
+    "aio=native was specified, but it requires cache.direct=on, which was not specified.",
+    { errno: "EINVAL", field: "aio" },
+  );
 }
 
 function oneOf(values: readonly string[], value: string, field: string): string {

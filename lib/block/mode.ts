@@ -38,6 +38,8 @@ export interface OpenMode {
   readonly resizing: boolean;
   /** Host caching. */
   readonly cache: CacheMode;
+  /** Files whose options do not say how requests are done are opened as by `aio=native`. */
+  readonly nativeAio?: boolean;
 }
 
 /** Read-only, everything else at its default. */

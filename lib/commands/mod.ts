@@ -23,6 +23,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import("./amend.ts")).amend,
   },
   {
+    name: "bench",
+    description: "Measure how many requests a second an image answers",
+    load: async () => (await import("./bench.ts")).bench,
+  },
+  {
     name: "bitmap",
     description: "Change a dirty bitmap of an image",
     load: async () => (await import("./bitmap.ts")).bitmap,

@@ -18,7 +18,7 @@ import {
 } from "./_host_types.ts";
 
 /** Two architectures, two numbers; the other flags are the same on all that Deno runs on. */
-const O_DIRECT = Deno.build.arch === "aarch64" ? 0o200000 : 0o40000;
+export const O_DIRECT = Deno.build.arch === "aarch64" ? 0o200000 : 0o40000;
 
 /** What every disk's sectors divide. */
 const LARGEST_UNIT = 4096;

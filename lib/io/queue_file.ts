@@ -1,0 +1,83 @@
+/**
+ * A file or block device of the host with several requests on their way at a time.
+ *
+ * A `Deno.FsFile` has one position, and the runtime does one request of it at a time. So each slot has a
+ * handle of its own: it is set to its place synchronously, and only the transfer is waited for. That takes
+ * 6 µs a request and another thread, where `HostFile` takes one and this thread: it is for devices, not
+ * for the page cache.
+ *
+ * @module
+ */
+import { HostError } from "./errno.ts";
+
+/** How {@linkcode openQueueFile} opens. */
+export interface QueueFileOptions {
+  /** How many requests there may be at a time, at least 1. */
+  readonly slots: number;
+  /** Writing, too. */
+  readonly write: boolean;
+  /**
+   * Pass by the host's page cache (O_DIRECT), on Linux alone: requests must then keep to the unit of the
+   * file system in offset, length and memory (`alignedBytes`).
+   */
+  readonly direct: boolean;
+  /** A write is done only when its data are on the medium. */
+  readonly sync: boolean;
+}
+
+/** Requests to a file. Two of the same slot must not run at the same time. */
+export interface QueueFile extends Disposable {
+  /**
+   * Reads at `offset`, and answers with the number of bytes read, which may be fewer than `into` takes.
+   * Rejects with what the runtime throws.
+   */
+  read(slot: number, offset: number, into: Uint8Array): Promise<number>;
+  /** Writes all of `from` at `offset`. Rejects with what the runtime throws. */
+  write(slot: number, offset: number, from: Uint8Array): Promise<void>;
+}
+
+/** Opens an existing file or device. Throws `HostError`. */
+export async function openQueueFile(path: string, options: QueueFileOptions): Promise<QueueFile> {
+  if (!options.direct) return new FsQueueFile(path, options);
+  const { openDirectQueueFile } = await import("./_direct_queue.ts");
+  return openDirectQueueFile(path, options);
+}
+
+class FsQueueFile implements QueueFile {
+  readonly #files: Deno.FsFile[] = [];
+  readonly #sync: boolean;
+
+  constructor(path: string, { slots, write, sync }: QueueFileOptions) {
+    this.#sync = sync;
+    try {
+      for (let slot = 0; slot < slots; slot++) {
+        this.#files.push(Deno.openSync(path, { read: true, write }));
+      }
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw HostError.from(error, "open", path);
+    }
+  }
+
+  async read(slot: number, offset: number, into: Uint8Array): Promise<number> {
+    const file = this.#files[slot]!;
+    file.seekSync(offset, Deno.SeekMode.Start);
+    return await file.read(into) ?? 0;
+  }
+
+  async write(slot: number, offset: number, from: Uint8Array): Promise<void> {
+    const file = this.#files[slot]!;
+    file.seekSync(offset, Deno.SeekMode.Start);
+    for (let done = 0; done < from.length;) {
+      const count = await file.write(done === 0 ? from : from.subarray(done));
+      // A device that takes nothing more and does not say why.
+      if (count === 0) throw new HostError("ENOSPC", "write", "");
+      done += count;
+    }
+    if (this.#sync) await file.syncData();
+  }
+
+  [Symbol.dispose](): void {
+    for (const file of this.#files.splice(0)) file.close();
+  }
+}
