@@ -98,7 +98,32 @@ export const FORMATS: readonly FormatEntry[] = [
 ];
 
 /** What is opened by its name only, on top of a node of any kind. */
-export const FILTERS: readonly FormatEntry[] = [];
+export const FILTERS: readonly FormatEntry[] = [
+  {
+    name: "compress",
+    isFilter: true,
+    probe: () => 0,
+    load: async () => (await import("./filters/compress.ts")).compress,
+  },
+  {
+    name: "copy-on-read",
+    isFilter: true,
+    probe: () => 0,
+    load: async () => (await import("./filters/copy_on_read.ts")).copyOnRead,
+  },
+  {
+    name: "preallocate",
+    isFilter: true,
+    probe: () => 0,
+    load: async () => (await import("./filters/preallocate.ts")).preallocate,
+  },
+  {
+    name: "throttle",
+    isFilter: true,
+    probe: () => 0,
+    load: async () => (await import("./filters/throttle.ts")).throttle,
+  },
+];
 
 /** All protocols. */
 export const PROTOCOLS: readonly ProtocolEntry[] = [
@@ -119,6 +144,23 @@ export const PROTOCOLS: readonly ProtocolEntry[] = [
     prefixes: ["host_device"],
     probeDevice: probeHostDevice,
     load: async () => (await import("./file/driver.ts")).hostDevice,
+  },
+  {
+    name: "host_cdrom",
+    prefixes: ["host_cdrom"],
+    load: async () => (await import("./file/driver.ts")).hostCdrom,
+  },
+  {
+    name: "null-aio",
+    prefixes: ["null-aio"],
+    keepsPrefix: true,
+    load: async () => (await import("./null/driver.ts")).nullAio,
+  },
+  {
+    name: "null-co",
+    prefixes: ["null-co"],
+    keepsPrefix: true,
+    load: async () => (await import("./null/driver.ts")).nullCo,
   },
   {
     name: "ssh",

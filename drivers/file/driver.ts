@@ -19,6 +19,9 @@ const SECTOR = 512;
 const FILE: FileKind = { driver: "file", isDevice: false };
 const DEVICE: FileKind = { driver: "host_device", isDevice: true };
 
+/** A device in every other respect. */
+const CDROM: FileKind = { driver: "host_cdrom", isDevice: true };
+
 const SIZE: OptionSpec = { name: "size", type: "size", help: "Virtual disk size" };
 
 /** Regular files. The options are those of the command-line reference, section 11. */
@@ -60,7 +63,15 @@ export const hostDevice: ProtocolDriver = {
   ],
   openOptions: OPEN_OPTIONS,
   open: (filename, context, options) => openNode(DEVICE, filename, context.mode, options),
-  create: overwriteDevice,
+  create: (filename, options, context) => overwriteDevice(DEVICE, filename, options, context),
+};
+
+/** Drives for discs, as devices. They can be written like these, if the disc can. */
+export const hostCdrom: ProtocolDriver = {
+  ...hostDevice,
+  name: CDROM.driver,
+  open: (filename, context, options) => openNode(CDROM, filename, context.mode, options),
+  create: (filename, options, context) => overwriteDevice(CDROM, filename, options, context),
 };
 
 async function openNode(
@@ -162,6 +173,7 @@ function notWritable(error: unknown, filename: string): ImageError {
 
 /** Takes an existing device for a new image: the old content's signature goes, the size must do. */
 async function overwriteDevice(
+  kind: FileKind,
   filename: string,
   options: OptionSet,
   context: DriverContext,
@@ -174,7 +186,7 @@ async function overwriteDevice(
       field: "preallocation",
     });
   }
-  await using node = await openForOverwriting(filename, context);
+  await using node = await openForOverwriting(kind, filename, context);
   await node.lock?.({ uses: ["consistent read", "write", "resize"], unshares: [] });
   await node.resize(size, "off");
   const head = Math.min(node.length, SECTOR);
@@ -182,12 +194,16 @@ async function overwriteDevice(
   return false;
 }
 
-async function openForOverwriting(filename: string, context: DriverContext): Promise<BlockNode> {
+async function openForOverwriting(
+  kind: FileKind,
+  filename: string,
+  context: DriverContext,
+): Promise<BlockNode> {
   try {
-    return await openNode(DEVICE, filename, { ...context.mode, writable: true });
+    return await openNode(kind, filename, { ...context.mode, writable: true });
   } catch (error) {
     throw ImageError.from(error).prefixed(
-      `Protocol driver '${DEVICE.driver}' does not support creating new images, so an existing ` +
+      `Protocol driver '${kind.driver}' does not support creating new images, so an existing ` +
         "image must be selected as the target; however, opening the given target as an existing " +
         "image failed: ",
     );

@@ -21,6 +21,7 @@ export class QcowNode implements BlockNode {
   readonly backing: BackingLink;
   readonly emptier?: Emptier;
   readonly allocator?: Allocator;
+  readonly packs = true;
   readonly packer?: PackTarget;
   readonly #image: QcowImage;
   readonly #writer: Writer | undefined;

@@ -58,6 +58,7 @@ export class Qcow2Node implements BlockNode {
   readonly limits: NodeLimits;
   readonly backing: BackingLink;
   readonly allocator?: Allocator;
+  readonly packs = true;
   readonly packer?: PackTarget;
   readonly emptier?: Emptier;
   readonly checker?: Checker;

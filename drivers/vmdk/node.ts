@@ -41,6 +41,7 @@ class VmdkNode implements BlockNode {
   readonly backing: BackingLink;
   readonly checker: Checker;
   readonly allocator?: Allocator;
+  readonly packs = true;
   readonly packer?: PackTarget;
   readonly packsPlainly?: boolean;
   readonly #image: VmdkImage;

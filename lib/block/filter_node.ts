@@ -1,3 +1,4 @@
+import { closeAll } from "./close_all.ts";
 import type { BackingLink, ImageDetails, SnapshotStore } from "./capabilities.ts";
 import type { DriverContext } from "./driver.ts";
 import type { NodeAccess } from "./mode.ts";
@@ -99,6 +100,6 @@ export abstract class FilterNode implements BlockNode {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const { node } of this.children) await node[Symbol.asyncDispose]();
+    await closeAll(this.children.map(({ node }) => () => node[Symbol.asyncDispose]()));
   }
 }

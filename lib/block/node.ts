@@ -1,4 +1,4 @@
-import type { Allocator, PackedRun, PackTarget } from "./plan.ts";
+import type { Allocator, PackedRun, PackTarget, SealedRun } from "./plan.ts";
 import type {
   Amender,
   BackingLink,
@@ -19,6 +19,8 @@ export interface NodeLimits {
   readonly clusterSize: number;
   /** Zero writes and discards below this granularity cannot free anything; 0 = no preference. */
   readonly zeroAlignment: number;
+  /** Requests that are worth having under way at a time, because answers come from afar; absent: one. */
+  readonly requests?: number;
   /**
    * The reference looks at the state of a disk in parts that end at multiples of this, which its progress
    * shows; extents need not. Absent: in no parts.
@@ -52,12 +54,16 @@ export interface Extent {
   readonly hole?: boolean;
   /** `false` in state `data`: the file below says that nothing is stored, but not that it reads as zeros. */
   readonly stored?: boolean;
+  /** `true` in state `unallocated`: nobody says what is read where no backing file shows. */
+  readonly unknown?: boolean;
   /** The protocol node that holds the plain bytes, if they lie plainly anywhere. */
   readonly file?: BlockNode;
   /** Where they begin in `file`, bytes. */
   readonly offset?: number;
   /** How to get at the bytes of a compressed extent without this node's help. */
   readonly packed?: PackedRun;
+  /** How to get at the bytes of an encrypted extent without this node's help. */
+  readonly sealed?: SealedRun;
   /**
    * For what the reference sees as one extent although it lies in several places: the first run of bytes
    * at an offset of the node that lies in one place, or nowhere (`zero`). Throws as reading would.
@@ -140,6 +146,8 @@ export interface BlockNode extends AsyncDisposable {
 
   // Capabilities: present where the driver has them, found by property and never by the driver's name.
 
+  /** Nodes that others can refer to: the name that the options gave it. */
+  readonly nodeName?: string;
   /** Filters: the node that shows through. Its backing file is theirs, and no name alone leads to them. */
   readonly filtered?: BlockNode;
   /** Protocols whose nodes are not reached by `filename` alone. */
@@ -172,6 +180,8 @@ export interface BlockNode extends AsyncDisposable {
   readonly withoutBitmaps?: string;
   /** Host space for guest ranges, to be filled by someone else. */
   readonly allocator?: Allocator;
+  /** The format stores compressed clusters, whether or not this image is open for writing. */
+  readonly packs?: boolean;
   /** Compressed writes. */
   readonly packer?: PackTarget;
   /** Compressed writes are taken, and stored like any others: not all images of the format compress. */

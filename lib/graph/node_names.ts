@@ -70,6 +70,7 @@ export class NodeNames {
     const user = Symbol(name);
     users.set(user, { uses: [], unshares: [] });
     return standIn(node, {
+      nodeName: name,
       ...(node.lock === undefined ? {} : {
         lock: async (access: NodeAccess) => {
           requireNoConflict(name, access, users, user);

@@ -176,7 +176,7 @@ function entryOf(extent: Extent, start: number, depth: number): MutableEntry {
     length,
     depth,
     present: true,
-    zero: !data || extent.hole === true,
+    zero: (!data && !extent.unknown) || extent.hole === true,
     data: data && extent.stored !== false,
     compressed,
   };
