@@ -46,6 +46,8 @@ interface Block {
   run: Run | undefined;
   /** Nobody has asked for it. */
   isAhead: boolean;
+  /** Reads that are going to copy from it. */
+  readers: number;
 }
 
 /** Blocks to be fetched by one request. */
@@ -71,6 +73,8 @@ export class ReadAhead {
   readonly #unit: number;
   /** By number; those that were used last come last. */
   readonly #blocks = new Map<number, Block>();
+  /** Memory for blocks: what was used before costs the system no clean pages. */
+  readonly #spare: Uint8Array[] = [];
   /** Runs to be fetched: those that somebody waits for, and the others. */
   readonly #wanted: Run[] = [];
   readonly #ahead: Run[] = [];
@@ -98,16 +102,20 @@ export class ReadAhead {
     const first = alignDown(offset, unit) / unit;
     const blocks = this.#want(offset, end);
     this.#pump();
-    for (const [index, block] of blocks.entries()) {
-      if (block.bytes === undefined) await block.arrival.promise;
-      const begin = (first + index) * unit;
-      const from = Math.max(offset, begin);
-      const bytes = block.bytes!.subarray(from - begin, Math.min(end - begin, unit));
-      into.set(bytes, from - offset);
+    try {
+      for (const [index, block] of blocks.entries()) {
+        if (block.bytes === undefined) await block.arrival.promise;
+        const begin = (first + index) * unit;
+        const from = Math.max(offset, begin);
+        const bytes = block.bytes!.subarray(from - begin, Math.min(end - begin, unit));
+        into.set(bytes, from - offset);
+      }
+    } finally {
+      for (const block of blocks) block.readers--;
     }
   }
 
-  /** The blocks of a read, asked for if they are not here, and what is to be fetched with them. */
+  /** The blocks of a read, held for it, and asked for if they are not here with what comes after them. */
   #want(offset: number, end: number): Block[] {
     const unit = this.#unit;
     const first = alignDown(offset, unit) / unit;
@@ -141,7 +149,9 @@ export class ReadAhead {
     );
     stream.fetched = Math.max(stream.fetched, fetched);
     for (let number = first; number < first + count; number++) {
-      blocks.push(this.#blocks.get(number)!);
+      const block = this.#blocks.get(number)!;
+      block.readers++;
+      blocks.push(block);
     }
     if (!isNew) this.#advance(stream);
     this.#trim();
@@ -234,21 +244,23 @@ export class ReadAhead {
     for (const block of blocks) block.run = undefined;
     const start = first * unit;
     const end = Math.min(start + blocks.length * unit, size);
-    let bytes = new Uint8Array(0);
+    let bytes: Uint8Array | undefined;
     let at = start;
     let filled = 0;
     try {
       await this.#origin.read(start, end, (piece) => {
         while (piece.length > 0) {
-          if (filled === 0) bytes = new Uint8Array(Math.min(unit, end - at));
-          const part = piece.subarray(0, bytes.length - filled);
+          bytes ??= this.#spare.pop() ?? new Uint8Array(unit);
+          const length = Math.min(unit, end - at);
+          const part = piece.subarray(0, length - filled);
           bytes.set(part, filled);
           piece = piece.subarray(part.length);
           filled += part.length;
-          if (filled < bytes.length) continue;
+          if (filled < length) continue;
           const block = blocks[(at - start) / unit]!;
           block.bytes = bytes;
           block.arrival.resolve();
+          bytes = undefined;
           at += unit;
           filled = 0;
         }
@@ -274,7 +286,9 @@ export class ReadAhead {
     if (surplus <= 0) return;
     for (const [number, block] of this.#blocks) {
       if (surplus-- <= 0) return;
-      if (block.bytes !== undefined) this.#forget(number, block);
+      if (block.bytes === undefined) continue;
+      this.#forget(number, block);
+      if (block.readers === 0) this.#spare.push(block.bytes);
     }
   }
 }
@@ -283,5 +297,5 @@ function newBlock(isAhead: boolean): Block {
   const arrival = Promise.withResolvers<void>();
   // Perhaps nobody ever waits for it.
   arrival.promise.catch(() => {});
-  return { bytes: undefined, arrival, run: undefined, isAhead };
+  return { bytes: undefined, arrival, run: undefined, isAhead, readers: 0 };
 }
