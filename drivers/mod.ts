@@ -133,6 +133,18 @@ export const PROTOCOLS: readonly ProtocolEntry[] = [
     load: async () => (await import("./file/driver.ts")).file,
   },
   {
+    name: "blkdebug",
+    prefixes: ["blkdebug"],
+    keepsPrefix: true,
+    load: async () => (await import("./blkdebug/driver.ts")).blkdebug,
+  },
+  {
+    name: "blkverify",
+    prefixes: ["blkverify"],
+    keepsPrefix: true,
+    load: async () => (await import("./blkverify/driver.ts")).blkverify,
+  },
+  {
     name: "nbd",
     prefixes: ["nbd", "nbd+tcp", "nbd+unix"],
     keepsPrefix: true,
@@ -182,5 +194,11 @@ export const PROTOCOLS: readonly ProtocolEntry[] = [
     keepsPrefix: true,
     permissions: () => ["net"],
     load: async () => (await import("./http/driver.ts")).https,
+  },
+  {
+    name: "vvfat",
+    prefixes: ["fat"],
+    keepsPrefix: true,
+    load: async () => (await import("./vvfat/driver.ts")).vvfat,
   },
 ];
