@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { ImageDetails, SnapshotStore } from "../lib/block/capabilities.ts";
+import type { BackingLink, ImageDetails, SnapshotStore } from "../lib/block/capabilities.ts";
 import type {
   CreateRequest,
   DriverContext,
@@ -213,7 +213,10 @@ class RawNode implements BlockNode {
     return this.#within(
       offset,
       length,
-      () => this.#file.extent(offset + this.#window.offset, length),
+      () =>
+        this.#file.backing === undefined
+          ? this.#file.extent(offset + this.#window.offset, length)
+          : this.#hiddenExtent(this.#file.backing, offset + this.#window.offset, length),
     );
   }
 
@@ -269,6 +272,21 @@ class RawNode implements BlockNode {
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  /**
+   * What shows through an image below is not behind this one: only the image itself can read it.
+   */
+  async #hiddenExtent(
+    { node: behind }: BackingLink,
+    offset: number,
+    length: number,
+  ): Promise<Extent> {
+    const extent = await this.#file.extent(offset, length);
+    if (extent.state !== "unallocated" || behind === null) return extent;
+    return offset < behind.length
+      ? { length: extent.length, state: "data", compressed: false, unknown: true }
+      : { ...extent, state: "zero" };
   }
 
   /**

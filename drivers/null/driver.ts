@@ -143,7 +143,7 @@ class NullNode implements BlockNode {
     return Promise.resolve(
       this.#saysZero
         ? { length, state: "zero", compressed: false, file: this, offset }
-        : { length, state: "unallocated", compressed: false, unknown: true },
+        : { length, state: "data", compressed: false, unknown: true },
     );
   }
 

@@ -54,7 +54,7 @@ export interface Extent {
   readonly hole?: boolean;
   /** `false` in state `data`: the file below says that nothing is stored, but not that it reads as zeros. */
   readonly stored?: boolean;
-  /** `true` in state `unallocated`: nobody says what is read where no backing file shows. */
+  /** `true` in state `data`: what is read is to be found out by reading, and not stored as far as known. */
   readonly unknown?: boolean;
   /** The protocol node that holds the plain bytes, if they lie plainly anywhere. */
   readonly file?: BlockNode;

@@ -175,9 +175,9 @@ function entryOf(extent: Extent, start: number, depth: number): MutableEntry {
     start,
     length,
     depth,
-    present: true,
-    zero: (!data && !extent.unknown) || extent.hole === true,
-    data: data && extent.stored !== false,
+    present: !extent.unknown,
+    zero: !data || extent.hole === true,
+    data: data && extent.stored !== false && !extent.unknown,
     compressed,
   };
   if (offset !== undefined) {
