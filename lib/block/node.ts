@@ -1,3 +1,4 @@
+import type { DebugEvent } from "./debug_event.ts";
 import type { Allocator, PackedRun, PackTarget, SealedRun } from "./plan.ts";
 import type {
   Amender,
@@ -150,6 +151,11 @@ export interface BlockNode extends AsyncDisposable {
   readonly nodeName?: string;
   /** Filters: the node that shows through. Its backing file is theirs, and no name alone leads to them. */
   readonly filtered?: BlockNode;
+  /**
+   * Nodes that fail on purpose: told of a step of the node above just before it is done. Nobody else is
+   * to fill a file that wants to know.
+   */
+  debugEvent?(event: DebugEvent): void;
   /** Protocols whose nodes are not reached by `filename` alone. */
   readonly address?: NodeAddress;
   /** Protocols on local files: how other threads reach the same bytes. */
