@@ -12,6 +12,7 @@ import { type JsonObject, readJson } from "../bytes/json_reader.ts";
 import { CommandError, HelpText, type OptionSpec } from "./_command.ts";
 import { KeyValues, readKeyValues } from "./_key_values.ts";
 import { secretBytes, type SecretProperties } from "./_secret.ts";
+import { readThrottleLimits, THROTTLE_PROPERTIES } from "./_throttle_group.ts";
 
 /** A secret that was defined on the command line. */
 export interface SecretObject {
@@ -83,6 +84,7 @@ const TYPES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     iv: "string",
     keyid: "string",
   },
+  "throttle-group": THROTTLE_PROPERTIES,
   "tls-creds-psk": {
     dir: "string",
     endpoint: "QCryptoTLSCredsEndpoint",
@@ -121,7 +123,6 @@ const MISSING_TYPES: ReadonlySet<string> = new Set([
   "pr-manager-helper",
   "secret_keyring",
   "thread-context",
-  "throttle-group",
   "tls-creds-anon",
 ]);
 
@@ -190,6 +191,9 @@ function otherProperties(
   properties: Properties,
   failing: Failing,
 ): ReadonlyMap<string, string> {
+  if (TYPES[type] === THROTTLE_PROPERTIES) {
+    return readThrottleLimits((key) => properties.given(key), properties.isList, failing);
+  }
   const values = new Map<string, string>();
   for (const [key, value] of Object.entries(TYPES[type]!)) {
     const text = properties.optional(key, value === "bool");
@@ -284,6 +288,18 @@ class Properties {
         : `Invalid parameter type for '${key}', expected: string`,
       this.#failing,
     );
+  }
+
+  /** Whether the definition is a list: its values are texts. */
+  get isList(): boolean {
+    return this.#values instanceof KeyValues;
+  }
+
+  /** The value whatever it is. */
+  given(key: string): unknown {
+    const value = this.#values.get(key);
+    if (value !== undefined) this.#known.add(key);
+    return value;
   }
 
   /** Throws for a property that is left over: of several the one that the reference comes to first. */
