@@ -97,17 +97,32 @@ export class NbdTalk implements Disposable {
       readonly contexts?: readonly string[];
     } = {},
   ): Promise<NbdTalk> {
-    const { name = "", style = "structured", contexts = [] } = options;
     const talk = await NbdTalk.connect(path);
-    await talk.greet();
-    if (style === "structured") await talk.option(OPTION.structuredReply);
-    if (style === "extended") await talk.option(OPTION.extendedHeaders);
-    if (contexts.length > 0) {
-      await talk.option(OPTION.setMetaContext, encodeContextRequest({ name, queries: contexts }));
-    }
-    const replies = await talk.option(OPTION.go, encodeInfoRequest({ name, kinds: [3] }));
-    if (replies.at(-1)?.type !== REPLY.ack) throw new Error(`refused: ${talk.transcript.at(-1)}`);
+    await talk.goTo(options.name ?? "", options);
     return talk;
+  }
+
+  /** Talks over a connection that was made. */
+  static over(connection: Deno.Conn): NbdTalk {
+    return new NbdTalk(connection);
+  }
+
+  /** Gets through the handshake for the export of a name. */
+  async goTo(
+    name: string,
+    { style = "structured", contexts = [] }: {
+      readonly style?: "simple" | "structured" | "extended";
+      readonly contexts?: readonly string[];
+    } = {},
+  ): Promise<void> {
+    await this.greet();
+    if (style === "structured") await this.option(OPTION.structuredReply);
+    if (style === "extended") await this.option(OPTION.extendedHeaders);
+    if (contexts.length > 0) {
+      await this.option(OPTION.setMetaContext, encodeContextRequest({ name, queries: contexts }));
+    }
+    const replies = await this.option(OPTION.go, encodeInfoRequest({ name, kinds: [3] }));
+    if (replies.at(-1)?.type !== REPLY.ack) throw new Error(`refused: ${this.transcript.at(-1)}`);
   }
 
   /** Sends bytes. */
