@@ -84,7 +84,12 @@ export class NodeOptions {
 
   /** The keys in the order in which the reference comes to them. */
   get keys(): string[] {
-    return hashOrder(Array.from(this.#entries(), ([key]) => key));
+    return hashOrder(this.keysAsGiven);
+  }
+
+  /** The keys in the order in which they came, those of one child together. */
+  get keysAsGiven(): string[] {
+    return Array.from(this.#entries(), ([key]) => key);
   }
 
   /** Whether there is an option of this key, whatever its value. */

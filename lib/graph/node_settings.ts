@@ -151,7 +151,7 @@ export function takeOptions(options: NodeOptions, specs: readonly OptionSpec[]):
       continue;
     }
     const child = options.takeChild(name.slice(0, -1));
-    for (const key of child.keys) take(child, key, name + key);
+    for (const key of child.keysAsGiven) take(child, key, name + key);
   }
   const pairs = hashOrder(texts.keys()).map((key) => [key, texts.get(key)!] as const);
   return OptionSet.unchecked(specs, pairs);
