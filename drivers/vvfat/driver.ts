@@ -62,7 +62,7 @@ function requireMode(writesBack: boolean, { mode }: DriverContext): void {
 
 function realFolder(dir: string): string {
   try {
-    return Deno.realPathSync(dir);
+    return dir === "" ? "" : Deno.realPathSync(dir);
   } catch (error) {
     if (!(HostError.from(error, "open", dir) instanceof HostError)) throw error;
     throw new ImageError(`Could not read directory ${dir}`, {

@@ -25,7 +25,6 @@ export class FolderNode implements BlockNode {
   readonly length: number;
   readonly limits: NodeLimits = { requestAlignment: SECTOR, clusterSize: 0, zeroAlignment: 0 };
   readonly children: BlockNode["children"] = [];
-  readonly fixedLength = true;
   readonly address: NodeAddress;
   readonly #disk: FolderDisk;
   readonly #context: DriverContext;

@@ -61,7 +61,8 @@ export function folderRequest(filename: string, options: OptionSet): FolderReque
   }
   const dir = options.string("dir");
   if (dir === undefined) throw refused("vvfat block driver requires a 'dir' option", "dir");
-  const fatType = options.number("fat-type") ?? 0;
+  // Of the number 32 bits count.
+  const fatType = Number(BigInt.asIntN(32, options.exact("fat-type") ?? 0n));
   const label = labelBytes(options.string("label"));
   if (fatType !== 0 && fatType !== 12 && fatType !== 16 && fatType !== 32) {
     throw refused("Valid FAT types are only 12, 16 and 32", "fat-type");

@@ -76,7 +76,7 @@ class Scan {
   run(): DiskTree {
     const { folder, layout } = this.#request;
     const path = folder.endsWith("/") ? folder.slice(0, -1) : folder;
-    const info = this.#look(folder);
+    const info = folder === "" ? undefined : this.#look(folder);
     if (info === undefined || !info.isDirectory) throw this.#unreadable(folder);
     const top = pending("", path, info, 0);
     this.#queue.push(top);
