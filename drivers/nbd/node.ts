@@ -15,7 +15,7 @@ import { isZero } from "../../lib/bytes/zero_scan.ts";
 import { ALLOCATION, COMMAND, COMMAND_FLAG, EXPORT_FLAG, LIMIT } from "../../lib/nbd/constants.ts";
 import type { Session } from "./handshake.ts";
 import type { Link } from "./link.ts";
-import type { Status, Transmission } from "./transmission.ts";
+import { MOST_REQUESTS, type Status, type Transmission } from "./transmission.ts";
 
 const SECTOR = 512;
 
@@ -68,7 +68,12 @@ export class NbdNode implements BlockNode {
       (session.contextId !== undefined || !isAligned(size, SECTOR) ? 1 : SECTOR);
     const maximum = Math.min(blockSizes?.maximum ?? LIMIT.transfer, LIMIT.transfer);
     this.#maxTransfer = Math.max(alignDown(maximum, this.#unit), this.#unit);
-    this.limits = { requestAlignment: this.#unit, clusterSize: 0, zeroAlignment: this.#unit };
+    this.limits = {
+      requestAlignment: this.#unit,
+      clusterSize: 0,
+      zeroAlignment: this.#unit,
+      requests: MOST_REQUESTS,
+    };
   }
 
   get filename(): string {

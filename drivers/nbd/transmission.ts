@@ -26,7 +26,7 @@ import {
 import type { Session } from "./handshake.ts";
 
 /** Requests under way at a time, at most. */
-const MOST_REQUESTS = 16;
+export const MOST_REQUESTS = 16;
 
 /** Payload of a chunk that is not data, bytes. */
 const MAX_PAYLOAD = 1000;

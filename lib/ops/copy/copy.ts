@@ -12,7 +12,7 @@ import { Offload } from "./offload.ts";
 import { Pace } from "./pace.ts";
 import { Partner } from "./partner.ts";
 import { batchSize, chunkSize } from "./plain.ts";
-import { measureWork, type PlanOptions, planSteps } from "./planner.ts";
+import { isFar, measureWork, type PlanOptions, planSteps } from "./planner.ts";
 import { InlinePool, type Pool, threadLimit, WorkerPool } from "./pool.ts";
 import { Source } from "./source.ts";
 import { sparseRule } from "./sparse.ts";
@@ -74,6 +74,7 @@ export async function copyImage(
     clusterSize: packing?.packer.clusterSize,
     zerosAreData: sparseSize === 0,
     skipZeros: options.readsZero,
+    slotsOnly: isFar(target),
   };
   // A partner takes some time to start, so it does that while the work is measured.
   using partners = new DisposableStack();
@@ -111,6 +112,7 @@ export async function copyImage(
     packing,
     offload,
     partner,
+    writes: Math.min(requests, target.limits.requests ?? 1),
     onDone(bytes) {
       done += bytes;
       onProgress?.(done / data, data);

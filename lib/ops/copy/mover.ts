@@ -38,6 +38,8 @@ export interface MoverOptions extends PlainOptions {
   readonly outOfOrder: boolean;
   /** Present when the target is compressed. */
   readonly packing?: Packing | undefined;
+  /** How many slots and zeros may be on their way to the target at a time; one if absent. */
+  readonly writes?: number;
   /** Copies what goes through no slot; by default zeros are looked for in it. */
   readonly copier?: PieceCopier | undefined;
 }
@@ -54,6 +56,9 @@ interface Entry {
   readonly filled: Promise<Filled> | undefined;
 }
 
+/** How something ended that was begun: with nothing to say, or with an error. */
+type Outcome = { readonly error: unknown } | undefined;
+
 /** Steps of no slot that may wait for those before them. */
 const MOST_WAITING = 64;
 
@@ -67,6 +72,8 @@ class Mover {
   readonly #free: number[];
   readonly #entries: Entry[] = [];
   readonly #plain: PieceCopier;
+  /** What is on its way to the target, begun in the order of the disk unless told otherwise. */
+  readonly #writing: Promise<Outcome>[] = [];
 
   constructor(options: MoverOptions) {
     this.#options = options;
@@ -80,14 +87,16 @@ class Mover {
       for await (const step of steps) {
         await pace.step();
         if (step.kind === "slot") {
-          while (this.#free.length === 0) await this.#writeNext();
+          while (this.#free.length === 0) await this.#makeRoom();
           const slot = this.#free.pop()!;
           const filled = this.#fill(step.pieces, slot);
           // Should another step fail first, nobody will ask this one.
           filled.catch(() => {});
           this.#entries.push({ step, slot, filled });
-        } else if (this.#entries.length === 0) {
+        } else if (this.#entries.length === 0 && step.kind === "plain") {
           await this.#write(step);
+        } else if (this.#entries.length === 0) {
+          await this.#begin(() => this.#write(step));
         } else {
           while (this.#entries.length >= MOST_WAITING) await this.#writeNext();
           this.#entries.push({ step, slot: -1, filled: undefined });
@@ -97,8 +106,10 @@ class Mover {
         await pace.step();
         await this.#writeNext();
       }
+      while (this.#writing.length > 0) await this.#endFirst();
       await this.#plain.settle();
     } finally {
+      await Promise.all(this.#writing);
       await this.#plain.cancel();
       // Nodes are not to be closed while they are being read.
       await Promise.allSettled(this.#entries.map(({ filled }) => filled));
@@ -116,11 +127,31 @@ class Mover {
       : entries[0]!;
     const filled = await entry.filled;
     entries.splice(entries.indexOf(entry), 1);
-    if (filled === undefined) await this.#write(entry.step);
-    else {
+    await this.#begin(async () => {
+      if (filled === undefined) return await this.#write(entry.step);
       await this.#writeSlot(entry, filled);
       this.#free.push(entry.slot);
-    }
+    });
+  }
+
+  /** Waits for a slot to be free, or one that was filled to be written. */
+  async #makeRoom(): Promise<void> {
+    if (this.#entries.length > 0) await this.#writeNext();
+    else await this.#endFirst();
+  }
+
+  /** Writes, or begins to if there may be several things on their way. */
+  async #begin(write: () => Promise<void>): Promise<void> {
+    const { writes = 1 } = this.#options;
+    if (writes <= 1) return await write();
+    while (this.#writing.length >= writes) await this.#endFirst();
+    this.#writing.push(write().then(() => undefined, (error) => ({ error })));
+  }
+
+  /** Waits for what was begun first, so that of several failures the first on the disk counts. */
+  async #endFirst(): Promise<void> {
+    const outcome = await this.#writing.shift();
+    if (outcome !== undefined) throw outcome.error;
   }
 
   async #write(step: Step): Promise<void> {

@@ -39,6 +39,8 @@ export interface PlanOptions {
   readonly zerosAreData: boolean;
   /** Zeros need not be written. */
   readonly skipZeros: boolean;
+  /** All goes through slots, because the target takes several requests at a time. */
+  readonly slotsOnly?: boolean;
 }
 
 /** Bytes from which on a step for other threads is worth its message. */
@@ -87,7 +89,8 @@ export async function* planSteps(
     if (isData) {
       const piece = await pieceAt(source, at, length, stretch, options);
       // What lies in several places is scanned for zeros as a whole.
-      const isPlain = options.clusterSize === undefined && piece.places.length === 1 &&
+      const isPlain = options.clusterSize === undefined && !options.slotsOnly &&
+        piece.places.length === 1 &&
         isSimple(piece.places) && !(bytes > 0 && length <= SHORT_RUN);
       if (bytes > 0 && (isPlain || bytes + length > SLOT_SIZE)) {
         yield { kind: "slot", pieces };
@@ -134,7 +137,8 @@ async function nextRun(
 }
 
 function mayBePacked(place: Place): boolean {
-  return place.kind === "packed" || (place.kind === "node" && place.parts !== undefined);
+  return place.kind === "packed" || place.kind === "sealed" ||
+    (place.kind === "node" && place.parts !== undefined);
 }
 
 async function pieceAt(
@@ -167,7 +171,14 @@ function placeWithin(stretch: Stretch, length: number): Place {
 
 /** Whether a piece needs neither another thread nor waiting. */
 function isSimple(places: readonly Place[]): boolean {
-  return places.every(({ kind }) => kind === "plain" || kind === "zero");
+  return places.every((place) =>
+    place.kind === "zero" || (place.kind === "plain" && !isFar(place.file))
+  );
+}
+
+/** Whether a node is better asked for several things at a time. */
+export function isFar({ limits }: BlockNode): boolean {
+  return (limits.requests ?? 1) > 1;
 }
 
 /** Whether other threads can get at a place by themselves. */
@@ -178,6 +189,7 @@ export function isReachable(place: Place): boolean {
     case "plain":
       return place.file.local !== undefined;
     case "packed":
+    case "sealed":
       return place.run.file.local !== undefined;
     case "node":
       return false;
@@ -209,6 +221,10 @@ export class JobFiles {
           size: run.size,
           skip: run.skip,
         };
+      }
+      case "sealed": {
+        const { file, ...run } = place.run;
+        return { kind: "sealed", length, file: this.#indexOf(file), ...run };
       }
       default:
         return { kind: "zero", length };
