@@ -54,7 +54,8 @@ export class Latencies {
     let seen = 0;
     for (const [index, count] of this.#counts.entries()) {
       seen += count;
-      if (seen >= wanted) return Math.min(endOf(index), this.#max);
+      const isLast = index === this.#counts.length - 1;
+      if (seen >= wanted && !isLast) return Math.min(endOf(index), this.#max);
     }
     return this.#max;
   }
