@@ -20,7 +20,6 @@ import { Writer } from "./write.ts";
 /** The node of an open image. */
 export class QedNode implements BlockNode {
   readonly driver = "qed";
-  readonly filename: string;
   readonly readOnly: boolean;
   readonly limits: NodeLimits;
   readonly children: readonly NodeChild[];
@@ -36,7 +35,6 @@ export class QedNode implements BlockNode {
     const { file, context, header: { clusterSize } } = image;
     this.#image = image;
     this.#writer = new Writer(image);
-    this.filename = context.filename;
     this.readOnly = !context.mode.writable;
     this.limits = {
       requestAlignment: SECTOR,
@@ -60,6 +58,11 @@ export class QedNode implements BlockNode {
         },
       };
     }
+  }
+
+  /** Known for good only once the image is open. */
+  get filename(): string {
+    return this.#image.context.filename;
   }
 
   get length(): number {

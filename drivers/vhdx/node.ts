@@ -28,7 +28,6 @@ export async function openNode(file: BlockNode, context: DriverContext): Promise
 
 class VhdxNode implements BlockNode {
   readonly driver = "vhdx";
-  readonly filename: string;
   readonly readOnly: boolean;
   readonly length: number;
   readonly limits: NodeLimits;
@@ -43,7 +42,6 @@ class VhdxNode implements BlockNode {
   constructor(image: VhdxImage) {
     const { file, context, metadata } = image;
     this.#image = image;
-    this.filename = context.filename;
     this.readOnly = !context.mode.writable;
     this.length = metadata.length;
     this.limits = {
@@ -62,6 +60,11 @@ class VhdxNode implements BlockNode {
         return await this.#writer!.allocate(offset, length);
       },
     };
+  }
+
+  /** Known for good only once the image is open. */
+  get filename(): string {
+    return this.#image.context.filename;
   }
 
   /** Which data an image has, if it is of this format. */
