@@ -82,7 +82,12 @@ function notStarted(error: unknown): unknown {
     });
   }
   return error instanceof Deno.errors.NotCapable
-    ? new ImageError(error.message, { errno: "EACCES", cause: error })
+    ? new ImageError(error.message, {
+      errno: "EACCES",
+      hint:
+        "It is started only for images that the command line names, not for what is behind others.",
+      cause: error,
+    })
     : error;
 }
 
