@@ -100,6 +100,12 @@ export const FORMATS: readonly FormatEntry[] = [
 /** What is opened by its name only, on top of a node of any kind. */
 export const FILTERS: readonly FormatEntry[] = [
   {
+    name: "blklogwrites",
+    isFilter: true,
+    probe: () => 0,
+    load: async () => (await import("./blklogwrites/driver.ts")).blklogwrites,
+  },
+  {
     name: "compress",
     isFilter: true,
     probe: () => 0,
@@ -116,6 +122,11 @@ export const FILTERS: readonly FormatEntry[] = [
     isFilter: true,
     probe: () => 0,
     load: async () => (await import("./filters/preallocate.ts")).preallocate,
+  },
+  {
+    name: "snapshot-access",
+    probe: () => 0,
+    load: async () => (await import("./snapshot_access.ts")).snapshotAccess,
   },
   {
     name: "throttle",
@@ -143,6 +154,11 @@ export const PROTOCOLS: readonly ProtocolEntry[] = [
     prefixes: ["blkverify"],
     keepsPrefix: true,
     load: async () => (await import("./blkverify/driver.ts")).blkverify,
+  },
+  {
+    name: "quorum",
+    prefixes: [],
+    load: async () => (await import("./quorum/driver.ts")).quorum,
   },
   {
     name: "nbd",
