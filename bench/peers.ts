@@ -40,6 +40,8 @@ interface Row {
   readonly opens?: (file: string) => string;
   /** The same job at another size, which qimg must do in about the same time. */
   readonly elsewhere?: (data: PeerData) => Promise<readonly string[]>;
+  /** Where the output says how many seconds it took: they count instead of the whole process's. */
+  readonly tells?: RegExp;
   /** A file that only this row needs, removed when it is done. */
   readonly own?: (data: PeerData) => Promise<string>;
   /** Puts either command into what does the job with it. */
@@ -68,6 +70,33 @@ function serveRow(what: string, format: string, image: (data: PeerData) => Promi
 const KEY = ["--object", "secret,id=key,data=passphrase"];
 const encrypted = (file: string) => `driver=qcow2,encrypt.key-secret=key,file.filename=${file}`;
 const luks = (file: string) => `driver=luks,key-secret=key,file.filename=${file}`;
+
+/** What the requests of `bench` are told to take, which is all that is compared there. */
+interface RequestRow {
+  readonly what: string;
+  readonly args: readonly string[];
+  /** Smallest share of the reference's requests a second. */
+  readonly rate: number;
+}
+
+const REQUESTS: readonly RequestRow[] = [
+  { what: "-d 64 -s 4096", args: ["-d", "64", "-s", "4096"], rate: 0.9 },
+  { what: "-d 1", args: ["-d", "1"], rate: 0.8 },
+  { what: "-w -d 64", args: ["-w", "-d", "64"], rate: 0.9 },
+];
+
+function requestRow({ what, args, rate }: RequestRow): Row {
+  return {
+    name: `bench ${what}, raw: seconds that it tells`,
+    target: 1 / rate,
+    ...(args.includes("-w") ? { changes: (data) => data.mixed() } : {}),
+    args: async (data) => [
+      ...["bench", "-f", "raw", "-c", "200000", ...args],
+      args.includes("-w") ? OUTPUT : await data.mixed(),
+    ],
+    tells: /Run completed in ([\d.]+) seconds/,
+  };
+}
 
 /** A format that the same 1 GiB is brought into and out of. */
 interface FormatRows {
@@ -256,6 +285,7 @@ const ROWS: readonly Row[] = [
       ...["map", ...KEY, "--output=json", "--image-opts", encrypted(await data.hardToOpen())],
     ],
   },
+  ...REQUESTS.map(requestRow),
   {
     name: "map as JSON, qcow2 with 100,000 alternating extents",
     target: 2,
@@ -340,7 +370,11 @@ class Contest {
       await copySparse(join(this.#dir, await row.changes(this.#data)), output);
     }
     await row?.prepare?.(this.#data);
-    return await measure(command, { cwd: this.#dir });
+    const run = await measure(command, { cwd: this.#dir });
+    if (row?.tells === undefined) return run;
+    const told = row.tells.exec(run.stdout)?.[1];
+    if (told === undefined) throw new Error(`${command.join(" ")} does not tell how long it took`);
+    return { ...run, wall: Number(told), stdout: run.stdout.replace(row.tells, "") };
   }
 
   /** The warm-up: both do the job once, and it has to be the same job. */
