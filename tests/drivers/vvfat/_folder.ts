@@ -3,6 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import { layoutOf } from "../../../drivers/vvfat/layout.ts";
 import { openImage } from "../../../lib/graph/open.ts";
 import { type Environment, QUIET } from "../../../lib/graph/environment.ts";
+import { equalBytes } from "../../../lib/bytes/equal.ts";
 import { READ_ONLY } from "../../../lib/block/mode.ts";
 import type { BlockNode } from "../../../lib/block/node.ts";
 import { Random } from "../../_random.ts";
@@ -75,7 +76,7 @@ export class WritableFolder implements AsyncDisposable {
     const { disk } = this.editor;
     const changed: number[] = [];
     for (let at = 0; at < disk.length; at += 512) {
-      const isSame = disk.subarray(at, at + 512).every((byte, i) => byte === this.#sent[at + i]);
+      const isSame = equalBytes(disk.subarray(at, at + 512), this.#sent.subarray(at, at + 512));
       if (!isSame) changed.splice(this.#random.below(changed.length + 1), 0, at);
     }
     for (const at of changed) await this.node.write(at, disk.subarray(at, at + 512));
