@@ -126,7 +126,8 @@ class RawNode implements BlockNode {
   readonly readOnly: boolean;
   readonly limits: NodeLimits;
   readonly children: readonly NodeChild[];
-  readonly allocator: Allocator;
+  readonly allocator?: Allocator;
+  readonly locate?: (offset: number, length: number) => Promise<Extent>;
   readonly lock?: (access: NodeAccess) => Promise<void>;
   readonly snapshots?: SnapshotStore;
   readonly #file: BlockNode;
@@ -156,7 +157,15 @@ class RawNode implements BlockNode {
     this.readOnly = file.readOnly || !context.mode.writable;
     this.limits = { ...file.limits, clusterSize: 0 };
     this.children = [{ name: "file", node: file }];
-    this.allocator = { allocate: (offset, length) => this.#allocate(offset, length) };
+    // What is done to a file that fails on purpose is done here, step by step.
+    if (file.debugEvent === undefined) {
+      this.allocator = { allocate: (offset, length) => this.#allocate(offset, length) };
+    }
+    // The file may know better than to let copies get at its bytes without it.
+    if (file.locate !== undefined) {
+      this.locate = (offset, length) =>
+        this.#within(offset, length, () => file.locate!(offset + window.offset, length));
+    }
     this.#file = file;
     this.#window = window;
     this.#unmap = context.mode.unmap;
@@ -177,7 +186,10 @@ class RawNode implements BlockNode {
     return this.#within(
       offset,
       into.length,
-      () => this.#file.read(offset + this.#window.offset, into),
+      () => {
+        this.#file.debugEvent?.("read_aio");
+        return this.#file.read(offset + this.#window.offset, into);
+      },
     );
   }
 
@@ -187,6 +199,7 @@ class RawNode implements BlockNode {
     if (this.#looksForeign !== undefined && offset < SECTOR && from.length > 0) {
       await this.#requireStillRaw(offset, from, this.#looksForeign);
     }
+    this.#file.debugEvent?.("write_aio");
     await this.#file.write(offset + this.#window.offset, from);
   }
 
@@ -221,6 +234,8 @@ class RawNode implements BlockNode {
   }
 
   flush(): Promise<void> {
+    this.#file.debugEvent?.("flush_to_os");
+    this.#file.debugEvent?.("flush_to_disk");
     return this.#file.flush();
   }
 
