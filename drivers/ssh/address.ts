@@ -22,12 +22,15 @@ export interface Destination {
   readonly port: number | undefined;
   /** Left to the user's OpenSSH where absent. */
   readonly user: string | undefined;
+  /** Addresses that count. */
   readonly family: AddressFamily;
+  /** Left to the user's OpenSSH where absent. */
   readonly hostKeyCheck: HostKeyCheck | undefined;
 }
 
 /** A remote file. */
 export interface RemoteFile {
+  /** Where it is. */
   readonly destination: Destination;
   /** As the server takes it: without a slash in front it is relative to the user's home. */
   readonly path: string;
@@ -219,7 +222,7 @@ function noHashes(): ImageError {
  * host than its name (`user@host`, `ssh://…`). So both are kept to what names are made of.
  */
 const NOT_IN_HOSTS = /[\p{Cc}\s'"`$\\;&<>|(){}[\]@/]/u;
-const NOT_IN_USERS = /[\p{Cc}\s'"`$\\;&<>|(){}]/u;
+const NOT_IN_USERS = /[\p{Cc}\s'"`$;&<>|(){}]|\\$/u;
 
 function requireHost(host: string): void {
   if (host === "") throw invalid("no hostname was specified", "host");
@@ -249,7 +252,9 @@ function bracketed(host: string): string {
 
 /** What the user's OpenSSH makes of a destination that does not say it. */
 export interface Defaults {
+  /** Where nobody else says it. */
   readonly user: string | undefined;
+  /** Where nobody else says it. */
   readonly port: number | undefined;
 }
 
@@ -258,11 +263,13 @@ export function describeRemoteFile(
   { destination, path, options }: RemoteFile,
   defaults: Defaults,
 ): { readonly filename: string; readonly address: NodeAddress } {
-  const unnameable = UNNAMEABLE_KEYS.some((key) => key in options) || !path.startsWith("/");
+  const unnameable = UNNAMEABLE_KEYS.some((key) => key in options) || !path.startsWith("/") ||
+    destination.host.includes("%");
   const check = options["host_key_check"];
+  const user = destination.user ?? defaults.user;
   const peer = peerName({
     ...destination,
-    user: destination.user ?? defaults.user,
+    user: user?.replaceAll(/[%/?#]/g, encodeURIComponent),
     port: destination.port ?? defaults.port,
   });
   const query = check === undefined ? "" : `?host_key_check=${check}`;

@@ -20,12 +20,17 @@ const ZERO_STEP = 1 << 20;
 
 /** What a node is made of; it closes file and session. */
 export interface RemoteParts {
+  /** The connection, of this node alone. */
   readonly session: SftpSession;
+  /** Open for what `mode` says. */
   readonly file: OpenFile;
+  /** As it was when it was opened. */
   readonly status: FileStatus;
   /** The name as messages show it. */
   readonly filename: string;
+  /** How to get at it again. */
   readonly address: NodeAddress;
+  /** Whether it is written, and when flushed. */
   readonly mode: OpenMode;
   /** Prints a warning. */
   readonly warn: (text: string) => void;
@@ -166,12 +171,20 @@ export class SshNode implements BlockNode {
     return Promise.resolve(this.#isRegular);
   }
 
+  /**
+   * Brings what was written to stable storage, and ends the connection.
+   *
+   * @throws {ImageError} if something that was written may not be there.
+   */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
     await using _session = this.#session;
     if (this.#dirty) await this.flush();
-    await this.#file.close();
+    // Whoever has read everything need not care how the server takes leave.
+    await this.#file.close().catch((error) => {
+      if (!this.readOnly) throw error;
+    });
   }
 
   /**

@@ -105,12 +105,20 @@ export class PacketFields {
     return this.#at === this.#bytes.length;
   }
 
-  /** @throws {SftpProtocolError} if the packet ends before. */
+  /**
+   * An integer of 32 bits.
+   *
+   * @throws {SftpProtocolError} if the packet ends before.
+   */
   u32(): number {
     return readU32BE(this.#bytes, this.#take(4));
   }
 
-  /** @throws {SftpProtocolError} if the packet ends before. */
+  /**
+   * An integer of 64 bits.
+   *
+   * @throws {SftpProtocolError} if the packet ends before.
+   */
   u64(): bigint {
     return readU64BE(this.#bytes, this.#take(8));
   }

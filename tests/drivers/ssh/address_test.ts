@@ -40,6 +40,7 @@ const names: readonly (readonly [string, string])[] = [
   ["ssh://host/a/../b/./c", "host /b/c"],
   ["ssh://m%65@host/a", "me@host /a"],
   ["ssh://me@example.org@host/a", "me@example.org@host /a"],
+  ["ssh://DOM\\me@host/a", "DOM\\me@host /a"],
   ["ssh://[::1]:22/a", "[::1]:22 /a"],
   ["ssh://host/a#part", "host /a"],
   ["ssh://host/a?host_key_check=no", "host /a"],
@@ -71,6 +72,7 @@ const evil: readonly (readonly [string, string])[] = [
   ["ssh://-lroot@host/x", "'-lroot' is no user's name"],
   ["ssh://a%20-b@host/x", "'a -b' is no user's name"],
   ["ssh://a'b@host/x", "is no user's name"],
+  ["ssh://a%5c@host/x", "is no user's name"],
   ["ssh://host/x?host_key_check=maybe", "unknown host_key_check setting (maybe)"],
   ["ssh://host/x?host_key_check=", "unknown host_key_check setting ()"],
   ["ssh://host/x?host_key_check=md5:00", "Host keys are checked by OpenSSH"],
@@ -170,6 +172,11 @@ const shown: readonly (readonly [RemoteFile, string])[] = [
   [fromName("ssh://host/a b"), "ssh://me@host:22/a b"],
   [fromName("ssh://host/a%3fb%23%25"), "ssh://me@host:22/a%3Fb%23%25"],
   [fromOptions("server.host=h,server.port=1,path=/a,host-key-check.mode=none"), "ssh://me@h:1/a"],
+  [fromOptions("host=h,user=a/b?c,path=/a"), "ssh://a%2Fb%3Fc@h:22/a"],
+  [
+    fromOptions("host=fe80::1%eth0,path=/a"),
+    'json:{"host": "fe80::1%eth0", "driver": "ssh", "path": "/a"}',
+  ],
   [fromOptions("host=h,path=a"), 'json:{"host": "h", "driver": "ssh", "path": "a"}'],
 ];
 for (const [remote, expected] of shown) {

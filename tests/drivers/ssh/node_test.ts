@@ -217,6 +217,20 @@ Deno.test("ssh node: read-only it takes no writes", async () => {
   await assertRejects(() => node.resize(4096, "off"), ImageError, closed);
 });
 
+for (const writable of [false, true]) {
+  Deno.test(`ssh node: a server that hangs up in the end matters ${writable ? "" : "not "}to who ${writable ? "wrote" : "read"}`, async () => {
+    const opened = await open(new Uint8Array(1024), {
+      mode: { writable },
+      faults: {
+        onAnswer: (answer, { type }) => type === PacketType.CLOSE ? "hang up" : [answer],
+      },
+    });
+    const closed = opened[Symbol.asyncDispose]();
+    if (writable) await assertRejects(() => closed, ImageError, "was lost");
+    else assertEquals(await closed, undefined);
+  });
+}
+
 Deno.test("ssh node: all of it is data, wherever it lies", async () => {
   await using opened = await open(new Uint8Array(1000));
   const { node } = opened;
