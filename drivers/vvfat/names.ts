@@ -182,12 +182,20 @@ export class LongName {
   }
 }
 
-/** The name of a file that has a short one alone, in lower case; `undefined` if it is not ASCII. */
-export function plainName(shortName: Uint8Array): string | undefined {
-  if (shortName[0] === NOT_DELETED || shortName.some((byte) => byte < 0x20 || byte > 0x7e)) {
-    return undefined;
-  }
-  const text = String.fromCharCode(...shortName).toLowerCase();
-  const [stem, extension] = [text.slice(0, 8).trimEnd(), text.slice(8).trimEnd()];
+/** Bits of an entry's byte 12: a short name's part is shown in lower case. */
+const LOWER_STEM = 0x08;
+const LOWER_EXTENSION = 0x10;
+
+/** The name of a file that has a short one alone, as systems show it; `undefined` if it is not ASCII. */
+export function plainName(entry: Uint8Array): string | undefined {
+  const bytes = entry.subarray(0, SHORT_NAME);
+  if (bytes.some((byte) => byte < SPACE || byte > 0x7e)) return undefined;
+  const text = String.fromCharCode(...bytes);
+  const part = (from: number, to: number, lower: number) => {
+    const letters = text.slice(from, to).trimEnd();
+    return (entry[12]! & lower) === 0 ? letters : letters.toLowerCase();
+  };
+  const stem = part(0, 8, LOWER_STEM);
+  const extension = part(8, SHORT_NAME, LOWER_EXTENSION);
   return extension === "" ? stem : `${stem}.${extension}`;
 }

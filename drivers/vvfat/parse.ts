@@ -157,7 +157,7 @@ class Parser {
     if (++this.#items > MAX_ITEMS) throw inconsistent(`it has more than ${MAX_ITEMS} files`);
     const shortName = entry.subarray(0, SHORT_NAME);
     const isLong = long.pending;
-    const name = isLong ? long.end(shortName) : plainName(shortName);
+    const name = isLong ? long.end(shortName) : plainName(entry);
     if (name === undefined) {
       throw isLong ? badName(folder.path) : new ImageError(
         `A file in '/${folder.path}' has a name that is not ASCII and no long name`,

@@ -12,14 +12,18 @@ import { FatEditor } from "./_fat_editor.ts";
 /** The floppy disk that these tests use: small enough to be held in memory. */
 export const FLOPPY = layoutOf({ fatType: undefined, floppy: true });
 
-/** A folder's content: bytes of files, `null` for folders, by path. */
+/** A folder's content: bytes of files, where links lead to, `null` for folders, by path. */
 export type Content = Map<string, Uint8Array | null>;
 
 /** What a folder holds. */
 export function contentOf(folder: string, below = "", content: Content = new Map()): Content {
   for (const entry of Deno.readDirSync(`${folder}/${below}`)) {
     const path = below + entry.name;
-    content.set(path, entry.isDirectory ? null : Deno.readFileSync(`${folder}/${path}`));
+    const bytes = () =>
+      entry.isSymlink
+        ? new TextEncoder().encode(`-> ${Deno.readLinkSync(`${folder}/${path}`)}`)
+        : Deno.readFileSync(`${folder}/${path}`);
+    content.set(path, entry.isDirectory ? null : bytes());
     if (entry.isDirectory) contentOf(folder, `${path}/`, content);
   }
   return content;

@@ -6,7 +6,7 @@ import { withTempDir } from "../../_temp.ts";
 import { FatEditor, parentOf } from "./_fat_editor.ts";
 import { assertContent, type Content, FLOPPY, openFolder, WritableFolder } from "./_folder.ts";
 
-const SEEDS = Number(Deno.env.get("QIMG_VVFAT_SEEDS") ?? 8);
+const SEEDS = Number(Deno.env.get("QIMG_VVFAT_SEEDS") ?? 5);
 
 const STEMS = ["a", "Read me", "numbers.text", "UPPER.TXT", ".hidden", "ünïcödé", "two.dots.txt"];
 
