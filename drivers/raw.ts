@@ -127,7 +127,6 @@ class RawNode implements BlockNode {
   readonly limits: NodeLimits;
   readonly children: readonly NodeChild[];
   readonly allocator?: Allocator;
-  readonly locate?: (offset: number, length: number) => Promise<Extent>;
   readonly lock?: (access: NodeAccess) => Promise<void>;
   readonly snapshots?: SnapshotStore;
   readonly #file: BlockNode;
@@ -159,12 +158,10 @@ class RawNode implements BlockNode {
     this.children = [{ name: "file", node: file }];
     // What is done to a file that fails on purpose is done here, step by step.
     if (file.debugEvent === undefined) {
-      this.allocator = { allocate: (offset, length) => this.#allocate(offset, length) };
-    }
-    // The file may know better than to let copies get at its bytes without it.
-    if (file.locate !== undefined) {
-      this.locate = (offset, length) =>
-        this.#within(offset, length, () => file.locate!(offset + window.offset, length));
+      this.allocator = {
+        isFixed: looksForeign === undefined,
+        allocate: (offset, length) => this.#allocate(offset, length),
+      };
     }
     this.#file = file;
     this.#window = window;

@@ -80,8 +80,9 @@ export function parseConfig(text: string): Section[] {
   const close = () => {
     if (open !== undefined) sections.push(checked(open, ids));
   };
-  for (const line of text.split("\n")) {
-    if (line === "" || line.startsWith("#")) continue;
+  // Each with its end, which belongs to the name of a group that does not end on its line.
+  for (const line of text.match(/[^\n]*\n|[^\n]+/g) ?? []) {
+    if (line === "\n" || line.startsWith("#")) continue;
     // A C string ends at its first NUL.
     const [content = ""] = line.split("\0");
     const group = groupOf(content);

@@ -39,6 +39,7 @@ export class BlkdebugNode implements BlockNode {
   readonly limits: NodeLimits;
   readonly children: readonly NodeChild[];
   readonly address: NodeAddress;
+  readonly filtered: BlockNode;
   readonly lock?: (access: NodeAccess) => Promise<void>;
   readonly #image: BlockNode;
   readonly #rules: RuleBook;
@@ -54,6 +55,7 @@ export class BlkdebugNode implements BlockNode {
     this.#request = limits;
     this.#context = context;
     this.address = address;
+    this.filtered = image;
     this.readOnly = image.readOnly || !context.mode.writable;
     this.limits = {
       requestAlignment: limits.align,
@@ -124,21 +126,10 @@ export class BlkdebugNode implements BlockNode {
     }
   }
 
+  /** It is no secret where the bytes are, but whoever reads them there would not meet the rules. */
   async extent(offset: number, length: number): Promise<Extent> {
     await this.#check("block-status", offset, length);
-    return await this.#image.extent(offset, length);
-  }
-
-  /** For copies, which are not to get at the bytes without the rules. */
-  async locate(offset: number, length: number): Promise<Extent> {
-    const { state, length: common, hole, stored } = await this.extent(offset, length);
-    return {
-      length: common,
-      state,
-      compressed: false,
-      ...(hole === undefined ? {} : { hole }),
-      ...(stored === undefined ? {} : { stored }),
-    };
+    return { ...await this.#image.extent(offset, length), guarded: true };
   }
 
   async flush(): Promise<void> {

@@ -96,20 +96,9 @@ export class BlkverifyNode implements BlockNode {
     return Promise.resolve();
   }
 
-  /** Where the copy is, which says where the disk has data. */
-  extent(offset: number, length: number): Promise<Extent> {
-    return this.#raw.extent(offset, length);
-  }
-
-  /** For copies, which are not to get at the bytes without comparing them. */
-  async locate(offset: number, length: number): Promise<Extent> {
-    const { state, length: common, hole } = await this.extent(offset, length);
-    return {
-      length: common,
-      state,
-      compressed: false,
-      ...(hole === undefined ? {} : { hole }),
-    };
+  /** Where the copy is; whoever reads there would compare nothing. */
+  async extent(offset: number, length: number): Promise<Extent> {
+    return { ...await this.#raw.extent(offset, length), guarded: true };
   }
 
   /** The copy is there for this run only. */

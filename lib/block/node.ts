@@ -61,6 +61,8 @@ export interface Extent {
   readonly file?: BlockNode;
   /** Where they begin in `file`, bytes. */
   readonly offset?: number;
+  /** `true`: it is known where the bytes lie, but they are to be read through the node that says so. */
+  readonly guarded?: boolean;
   /** How to get at the bytes of a compressed extent without this node's help. */
   readonly packed?: PackedRun;
   /** How to get at the bytes of an encrypted extent without this node's help. */

@@ -144,6 +144,6 @@ export function describeAs(node: BlockNode, original: BlockNode): void {
  * are relative to.
  */
 export function lowestFile(node: BlockNode): BlockNode {
-  const below = node.children.find((child) => child.name === "file");
-  return below === undefined ? node : lowestFile(below.node);
+  const below = node.children.find((child) => child.name === "file")?.node ?? node.filtered;
+  return below === undefined ? node : lowestFile(below);
 }

@@ -6,6 +6,7 @@ const M = 1024 * 1024;
 const IMAGES: readonly Given[] = [
   disk("r", M, [[0, 65536, "noise"], [262144, 4096, "noise"]]),
   disk("s", M, [[0, M, "flat"]]),
+  disk("one", M, [[0, 327680, "noise"]]),
   img("create -f qcow2 q 1M"),
   io("q", "write -P 7 0 64k", "write -P 8 192k 64k"),
   img("create -f qcow2 -b q -F qcow2 o"),
@@ -195,7 +196,7 @@ for (
 ) {
   same(`blkdebug fails a copy's reads: ${rule}`, {
     given: IMAGES,
-    run: `convert -O raw --image-opts ${raw("r", `inject-error.0.${rule}`)} t`,
+    run: `convert -O raw --image-opts ${raw("one", `inject-error.0.${rule}`)} t`,
     code,
     leftByReference: code === 0 ? [] : ["t"],
     images: code === 0 ? [{ name: "t", format: "raw" }] : [],

@@ -280,6 +280,7 @@ export function zeros(length: number): Place {
 }
 
 function placeOf(extent: Extent | undefined, offset: number, length: number): Place {
+  if (extent?.guarded) return { kind: "node", length };
   if (extent?.packed !== undefined) return { kind: "packed", length, run: extent.packed };
   if (extent?.parts !== undefined) {
     return { kind: "node", length, parts: { find: extent.parts, offset } };
