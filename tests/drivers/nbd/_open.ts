@@ -31,12 +31,15 @@ export interface OpenFakeOptions extends FakeServerOptions, PipeOptions {
   /** What is wrong with later connections; throws to refuse one. */
   readonly reconnect?: (attempt: number) => FakeServerOptions;
   readonly signal?: AbortSignal;
+  /** Called with each connection before anything is said on it. */
+  readonly onPipe?: (line: Pipe) => void;
 }
 
 /** Opens an export of `bytes`. */
 export async function openFake(
   bytes: Uint8Array,
-  { mode = WRITABLE, reconnectDelay = 0, reconnect, signal, ...options }: OpenFakeOptions = {},
+  { mode = WRITABLE, reconnectDelay = 0, reconnect, signal, onPipe, ...options }: OpenFakeOptions =
+    {},
 ): Promise<Opened> {
   const servers: FakeServer[] = [];
   const pipes: Pipe[] = [];
@@ -44,7 +47,11 @@ export async function openFake(
     const later = servers.length === 0 ? {} : reconnect?.(servers.length) ?? {};
     const line = pipe(options);
     pipes.push(line);
-    servers.push(new FakeServer(line.server, bytes, { ...options, ...later }));
+    onPipe?.(line);
+    const server = new FakeServer(line.server, bytes, { ...options, ...later });
+    // What goes wrong there is what the client has to bear.
+    server.ended.catch(() => {});
+    servers.push(server);
     const request = { name: options.name ?? "", context: BASE_ALLOCATION };
     try {
       return await shakeHands(channelOver(line.client), request);
