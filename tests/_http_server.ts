@@ -13,7 +13,7 @@ export interface HttpRequest {
   readonly headers: Headers;
   /** First byte asked for; 0 without a range. */
   readonly start: number;
-  /** End of what is asked for, exclusive. */
+  /** End of what is asked for, exclusive; infinite where that is the end of the file. */
   readonly end: number;
   /** Number of the request, from 0. */
   readonly number: number;
@@ -72,7 +72,7 @@ export function serveContent(
         path: pathname,
         headers: raw.headers,
         start: Number(range?.[1] ?? 0),
-        end: range?.[2] ? Math.min(Number(range[2]) + 1, content.length) : content.length,
+        end: range?.[2] ? Number(range[2]) + 1 : Infinity,
         number: requests.length,
       };
       requests.push(request);

@@ -36,9 +36,11 @@ async function openNode(
     throw new ImageError("curl driver does not support writes", { errno: "EACCES" });
   }
   const settings = readOptions(driver, filename, options, context);
-  const isPlain = OPEN_OPTIONS.every(({ name, strong }) =>
-    !strong || name === "url" || !options?.has(name)
-  );
+  // To verify certificates is what is done anyway.
+  const isPlain = settings.verifies &&
+    OPEN_OPTIONS.every(({ name, strong }) =>
+      !strong || name === "url" || name === "sslverify" || !options?.has(name)
+    );
   try {
     const file = await RemoteFile.open(settings);
     return new HttpNode(driver, file, settings, isPlain, context);

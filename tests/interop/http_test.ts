@@ -275,6 +275,7 @@ Deno.test({
     await assertSame(["convert", "-f", "raw", "-O", "raw", server.url, "out.img"], {
       normalize: (text) => text.replace(/(?<=curl: .*\n)(?:.*curl: .*\n)+/, ""),
       code: 1,
+      leftByReference: ["out.img"],
     });
   },
 });
