@@ -16,7 +16,7 @@ import {
   type StatusRun,
 } from "../../nbd/transmission.ts";
 import type { ReplyStyle } from "./handshake.ts";
-import { type DataBuffer, HEADROOM } from "./memory.ts";
+import { type DataBuffer, HEADROOM } from "./shares.ts";
 
 /** Characters of a text that goes with an error. */
 const LONGEST_TEXT = 1000;

@@ -8,7 +8,7 @@ import { Mutex } from "../../block/mutex.ts";
 import type { BlockNode } from "../../block/node.ts";
 import { alignDown, alignUp, isAligned } from "../../bytes/align.ts";
 import { mapNode } from "../map.ts";
-import { breathe } from "./breathe.ts";
+import { breathe } from "./shares.ts";
 import type { MetaContext } from "./meta_contexts.ts";
 
 /** Bytes that no read and no write of a client may exceed. */

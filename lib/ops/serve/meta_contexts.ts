@@ -9,7 +9,8 @@ import type { BlockNode } from "../../block/node.ts";
 import { alignDown, alignUp } from "../../bytes/align.ts";
 import { ALLOCATION, BASE_ALLOCATION } from "../../nbd/constants.ts";
 import { mapNode } from "../map.ts";
-import { breathe } from "./breathe.ts";
+import type { StatusRun } from "../../nbd/transmission.ts";
+import { breathe } from "./shares.ts";
 
 /** Takes the next run of bytes and its flags; answers whether to go on. */
 export type TakeStatus = (length: number, flags: number) => boolean;
@@ -143,4 +144,35 @@ function firstAbove(values: readonly number[], value: number): number {
     else low = middle + 1;
   }
   return low;
+}
+
+/** Runs of one reply at most: clients ask again for what is left. */
+const MOST_RUNS = 16384;
+
+/** The answer of one context, as it comes: neighbours that are alike are one. */
+export class StatusRuns {
+  readonly #most: number;
+  readonly #runs: { length: number; flags: number }[] = [];
+
+  /** No more runs than `most`. */
+  constructor(most: number = MOST_RUNS) {
+    this.#most = most;
+  }
+
+  /** What there is so far. */
+  get list(): readonly StatusRun[] {
+    return this.#runs;
+  }
+
+  /** Adds a run and answers whether there is room for more. */
+  add(length: number, flags: number): boolean {
+    const last = this.#runs.at(-1);
+    if (last !== undefined && last.flags === flags) {
+      last.length += length;
+      return true;
+    }
+    if (this.#runs.length >= this.#most) return false;
+    this.#runs.push({ length, flags });
+    return true;
+  }
 }

@@ -8,7 +8,7 @@ import { StreamReader, StreamWriter } from "../../nbd/stream.ts";
 import type { Endpoint } from "./endpoint.ts";
 import type { DiskExport } from "./export.ts";
 import { Handshake } from "./handshake.ts";
-import { BufferPool } from "./memory.ts";
+import { BufferPool } from "./shares.ts";
 import { Transmission } from "./transmission.ts";
 
 /** A client has to say what it wants within this time, milliseconds. */
@@ -18,7 +18,7 @@ const HANDSHAKE_TIME = 10_000;
 const FAREWELL_TIME = 2000;
 
 /** Clients that have not said yet what they want, or wait for their turn. More wait to be accepted. */
-const MOST_UNDECIDED = 32;
+const MOST_UNDECIDED = 128;
 
 /** Pause after a client could not be accepted, for lack of something that may be there later, milliseconds. */
 const ACCEPT_PAUSE = 100;

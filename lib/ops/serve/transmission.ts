@@ -4,7 +4,7 @@
  * @module
  */
 import { ImageError } from "../../block/error.ts";
-import { readU32BE, readU64BE } from "../../bytes/endian.ts";
+import { errnoText } from "../../io/errno.ts";
 import { COMMAND, COMMAND_FLAG, LIMIT, MAGIC } from "../../nbd/constants.ts";
 import { NbdProtocolError, wireError } from "../../nbd/errors.ts";
 import type { StreamReader, StreamWriter } from "../../nbd/stream.ts";
@@ -14,54 +14,41 @@ import {
   type ReceivedRequest,
   REQUEST_LENGTH,
 } from "../../nbd/transmission.ts";
-import { commandWord } from "../../nbd/words.ts";
-import type { Errno } from "../../io/errno.ts";
-import type { DiskExport } from "./export.ts";
-import type { Agreement, SelectedContext } from "./handshake.ts";
-import { Budget, type BufferPool, CONNECTION_LIMIT, PIECE } from "./memory.ts";
 import { Answer } from "./answer.ts";
-import { StatusRuns } from "./status_runs.ts";
+import type { DiskExport } from "./export.ts";
+import type { Agreement } from "./handshake.ts";
+import { StatusRuns } from "./meta_contexts.ts";
+import {
+  type CheckedRequest,
+  checkRequest,
+  hasPayload,
+  isWriting,
+  Refusal,
+  tooLong,
+} from "./requests.ts";
+import { Budget, type BufferPool, CONNECTION_LIMIT, PIECE } from "./shares.ts";
 
 /** Requests of a client that are worked on at once; the others wait in the connection. */
 const MOST_AT_ONCE = 16;
 
-/** Bytes of a request's data that belong to no request that can be answered, and are passed over. */
-const LONGEST_SKIP = LIMIT.transfer;
+/** Data beside those of writes that are looked at, bytes; what is longer is wrong. */
+const LONGEST_PAYLOAD = 1 << 16;
 
-const { read, write, disconnect, flush, trim, cache, writeZeroes, blockStatus } = COMMAND;
+const { read, write, disconnect, flush, trim, writeZeroes, blockStatus } = COMMAND;
 
-/** The flags that commands take beside {@linkcode COMMAND_FLAG}`.fua` for those that write. */
-const FLAGS: Readonly<Record<number, number>> = {
-  [read]: COMMAND_FLAG.dontFragment,
-  [write]: 0,
-  [flush]: 0,
-  [trim]: 0,
-  [cache]: 0,
-  [writeZeroes]: COMMAND_FLAG.noHole | COMMAND_FLAG.fastZero,
-  [blockStatus]: COMMAND_FLAG.requestOne,
+/** What to tell clients of a failure: no more than they need, and no names of files. */
+const FAILURES: Readonly<Record<number, string>> = {
+  [read]: "reading from file failed",
+  [write]: "writing to file failed",
+  [flush]: "flush failed",
+  [trim]: "discard failed",
+  [writeZeroes]: "writing to file failed",
+  [blockStatus]: "unable to query block status",
 };
 
-/** A request whose range was checked. */
-interface CheckedRequest {
-  readonly command: number;
-  readonly flags: number;
-  /** First byte. */
-  readonly offset: number;
-  /** Bytes. */
-  readonly length: number;
+/** A request that is worked on. */
+interface Job extends CheckedRequest {
   readonly answer: Answer;
-  /** What a block status is to tell. */
-  readonly contexts: readonly SelectedContext[];
-}
-
-/** Why a request is not done. */
-class Refusal extends Error {
-  readonly errno: Errno;
-
-  constructor(errno: Errno, message: string) {
-    super(message);
-    this.errno = errno;
-  }
 }
 
 /** Serves a client after the handshake. */
@@ -130,26 +117,38 @@ export class Transmission {
 
   /** Takes the data of a request and lets it run; it gives its slot back. */
   async #begin(received: ReceivedRequest): Promise<void> {
+    const { command, length } = received;
     const answer = new Answer(received, this.#agreement.style, this.#writer);
-    let request: CheckedRequest;
+    let payload: Uint8Array | undefined;
+    if (hasPayload(received, this.#agreement.style)) {
+      if (length > LIMIT.transfer) {
+        // What follows is data of which nobody wants to see the end.
+        await answer.error(wireError("EINVAL"), tooLong(length));
+        throw new NbdProtocolError(tooLong(length));
+      }
+      if (command !== write) payload = await this.#takePayload(Number(length));
+    }
+    let job: Job;
     try {
-      request = await this.#check(received, answer);
+      if (this.#stopping) throw new Refusal("ESHUTDOWN", "server is shutting down");
+      job = { ...checkRequest(received, payload, this.#agreement, this.#disk), answer };
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
+      if (command === write) await this.#reader.skip(Number(length));
       this.#track(answer.error(wireError(error.errno), error.message));
       return;
     }
-    if (request.command === write) {
-      const writes = await this.#takeData(request);
-      this.#track(this.#finish(request, Promise.all(writes)));
+    if (command === write) {
+      const writes = await this.#takeData(job);
+      this.#track(this.#finish(job, Promise.all(writes)));
       return;
     }
-    const bytes = this.#memoryFor(request);
+    const bytes = this.#memoryFor(job);
     if (bytes > 0) await this.#memory.take(bytes);
-    const work = this.#work(request).finally(() => {
+    const work = this.#work(job).finally(() => {
       if (bytes > 0) this.#memory.give(bytes);
     });
-    this.#track(this.#finish(request, work));
+    this.#track(this.#finish(job, work));
   }
 
   #track(done: Promise<void>): void {
@@ -162,112 +161,31 @@ export class Transmission {
   }
 
   /** Sends what became of a request. */
-  async #finish({ command, flags, answer }: CheckedRequest, work: Promise<unknown>): Promise<void> {
+  async #finish({ command, flags, answer }: Job, work: Promise<unknown>): Promise<void> {
     try {
       await work;
       if ((flags & COMMAND_FLAG.fua) !== 0 && isWriting(command)) await this.#disk.flush();
     } catch (error) {
       if (answer.broken) throw error;
-      const { errno, message } = ImageError.from(error);
-      await answer.error(wireError(errno ?? "EIO"), message);
+      const { errno = "EIO" } = ImageError.from(error);
+      await answer.error(wireError(errno), `${FAILURES[command]}: ${errnoText(errno)}`);
       return;
     }
     if (!answer.finished) await answer.success();
   }
 
-  /**
-   * Whether a request can be done.
-   *
-   * @throws {Refusal} if not; its data were passed over.
-   */
-  async #check(received: ReceivedRequest, answer: Answer): Promise<CheckedRequest> {
-    const { command, flags, offset, length } = received;
-    const hasPayload = command === write ||
-      (this.#agreement.style === "extended" && (flags & COMMAND_FLAG.payloadLength) !== 0);
-    if (hasPayload && length > LONGEST_SKIP) {
-      // What follows is data of which nobody wants to see the end.
-      await answer.error(wireError("EINVAL"), tooLong(length));
-      throw new NbdProtocolError(tooLong(length));
-    }
-    let isTaken = !hasPayload;
-    try {
-      if (this.#stopping) throw new Refusal("ESHUTDOWN", "server is shutting down");
-      const allowed = FLAGS[command];
-      if (allowed === undefined) {
-        throw new Refusal("EINVAL", `invalid request type (${command}) received`);
-      }
-      const payloadFlag = hasPayload && (command === write || command === blockStatus)
-        ? COMMAND_FLAG.payloadLength
-        : 0;
-      const known = allowed | COMMAND_FLAG.fua | payloadFlag;
-      const unknown = this.#agreement.style === "simple"
-        ? flags & ~(known & ~(COMMAND_FLAG.dontFragment | COMMAND_FLAG.requestOne))
-        : flags & ~known;
-      if (unknown !== 0) {
-        const word = `unsupported flags for command ${commandWord(command)}`;
-        throw new Refusal("EINVAL", `${word} (got 0x${flags.toString(16)})`);
-      }
-      if (isWriting(command) && this.#disk.readOnly) {
-        throw new Refusal("EPERM", "Export is read-only");
-      }
-      if ((command === read || command === cache) && length > LIMIT.transfer) {
-        throw new Refusal("EINVAL", tooLong(length));
-      }
-      let contexts = this.#agreement.contexts;
-      let wanted = length;
-      if (command === blockStatus) {
-        if (contexts.length === 0) throw new Refusal("EINVAL", "CMD_BLOCK_STATUS not negotiated");
-        if (hasPayload) {
-          isTaken = true;
-          [wanted, contexts] = await this.#takeStatusPayload(Number(length), contexts);
-        }
-        if (wanted === 0n) throw new Refusal("EINVAL", "need non-zero length");
-      }
-      const size = BigInt(this.#disk.size);
-      if (command !== flush && offset + wanted > size) {
-        throw new Refusal(
-          command === write || command === writeZeroes ? "ENOSPC" : "EINVAL",
-          `operation past EOF; From: ${offset}, Len: ${wanted}, Size: ${size}`,
-        );
-      }
-      return {
-        command,
-        flags,
-        offset: command === flush ? 0 : Number(offset),
-        length: command === flush ? 0 : Number(wanted),
-        answer,
-        contexts,
-      };
-    } catch (error) {
-      if (error instanceof Refusal && !isTaken) await this.#reader.skip(Number(length));
-      throw error;
-    }
-  }
-
-  /** A block status for some of the contexts only: the length that is meant, and these. */
-  async #takeStatusPayload(
-    length: number,
-    selected: readonly SelectedContext[],
-  ): Promise<[wanted: bigint, contexts: readonly SelectedContext[]]> {
-    const invalid = () => new Refusal("EINVAL", "CMD_BLOCK_STATUS payload not valid");
-    const count = (length - 8) / 4;
-    if (!(Number.isInteger(count) && count >= 0 && count <= selected.length)) {
-      await this.#reader.skip(length);
-      throw invalid();
-    }
-    const payload = await this.#reader.take(length);
-    const ids = new Set(Array.from({ length: count }, (_, i) => readU32BE(payload, 8 + 4 * i)));
-    const contexts = selected.filter(({ id }) => ids.has(id));
-    // A number twice, or one that none has.
-    if (contexts.length !== count || count === 0) throw invalid();
-    return [readU64BE(payload, 0), contexts];
+  /** What follows a request that is no write. Of what is too long nothing is left. */
+  async #takePayload(length: number): Promise<Uint8Array> {
+    if (length <= LONGEST_PAYLOAD) return await this.#reader.take(length);
+    await this.#reader.skip(length);
+    return new Uint8Array();
   }
 
   /**
    * Takes the data of a write, and answers with the writing of their parts: what came is written while the
    * rest is on its way.
    */
-  async #takeData({ offset, length }: CheckedRequest): Promise<readonly Promise<void>[]> {
+  async #takeData({ offset, length }: Job): Promise<readonly Promise<void>[]> {
     const writes: Promise<void>[] = [];
     for (let at = 0; at < length; at += PIECE) {
       const part = Math.min(PIECE, length - at);
@@ -291,7 +209,7 @@ export class Transmission {
   }
 
   /** Bytes of data that a request has in memory at a time. */
-  #memoryFor({ command, length, flags }: CheckedRequest): number {
+  #memoryFor({ command, length, flags }: Job): number {
     if (command !== read) return 0;
     return this.#isWhole(flags) ? length : Math.min(length, PIECE);
   }
@@ -301,13 +219,13 @@ export class Transmission {
     return this.#agreement.style === "simple" || (flags & COMMAND_FLAG.dontFragment) !== 0;
   }
 
-  async #work(request: CheckedRequest): Promise<void> {
-    const { command, flags, offset, length } = request;
+  async #work(job: Job): Promise<void> {
+    const { command, flags, offset, length } = job;
     switch (command) {
       case read:
         return await (this.#isWhole(flags) || length === 0
-          ? this.#readWhole(request)
-          : this.#readRuns(request));
+          ? this.#readWhole(job)
+          : this.#readRuns(job));
       case flush:
         return await this.#disk.flush();
       case trim:
@@ -318,14 +236,14 @@ export class Transmission {
           fast: (flags & COMMAND_FLAG.fastZero) !== 0,
         });
       case blockStatus:
-        return await this.#status(request);
+        return await this.#status(job);
       default:
         // What is cached is the host's business.
         return;
     }
   }
 
-  async #readWhole({ offset, length, answer }: CheckedRequest): Promise<void> {
+  async #readWhole({ offset, length, answer }: Job): Promise<void> {
     const buffer = this.#pool.take(length);
     try {
       if (length > 0) await this.#disk.read(offset, buffer.data);
@@ -335,7 +253,7 @@ export class Transmission {
     }
   }
 
-  async #readRuns({ offset, length, answer }: CheckedRequest): Promise<void> {
+  async #readRuns({ offset, length, answer }: Job): Promise<void> {
     const end = offset + length;
     for await (const run of this.#disk.runs(offset, length, PIECE)) {
       const isLast = run.start + run.length === end;
@@ -353,7 +271,7 @@ export class Transmission {
     }
   }
 
-  async #status({ flags, offset, length, answer, contexts }: CheckedRequest): Promise<void> {
+  async #status({ flags, offset, length, answer, contexts }: Job): Promise<void> {
     const most = (flags & COMMAND_FLAG.requestOne) !== 0 ? 1 : undefined;
     const found: [id: number, runs: StatusRuns][] = [];
     for (const { id, context } of contexts) {
@@ -365,12 +283,4 @@ export class Transmission {
       await answer.status(id, runs.list, i === found.length - 1);
     }
   }
-}
-
-function isWriting(command: number): boolean {
-  return command === write || command === trim || command === writeZeroes;
-}
-
-function tooLong(length: bigint): string {
-  return `len (${length}) is larger than max len (${LIMIT.transfer})`;
 }

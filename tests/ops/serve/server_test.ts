@@ -11,8 +11,8 @@ import { COMMAND, COMMAND_FLAG, OPTION, REPLY } from "../../../lib/nbd/constants
 import { decodeMetaContext, encodeContextRequest } from "../../../lib/nbd/negotiation.ts";
 import { type Chunk, NbdTalk } from "../../_nbd_talk.ts";
 import { readU32BE } from "../../../lib/bytes/endian.ts";
-import { Budget, BufferPool } from "../../../lib/ops/serve/memory.ts";
-import { StatusRuns } from "../../../lib/ops/serve/status_runs.ts";
+import { Budget, BufferPool } from "../../../lib/ops/serve/shares.ts";
+import { StatusRuns } from "../../../lib/ops/serve/meta_contexts.ts";
 import { tempDir } from "../../_temp.ts";
 import { served } from "./_served.ts";
 

@@ -1,5 +1,5 @@
 /**
- * What a connection may hold in memory.
+ * What keeps clients from each other's share: memory that is lent, and turns.
  *
  * @module
  */
@@ -74,4 +74,9 @@ export class Budget {
       grant();
     }
   }
+}
+
+/** Lets everybody else do something first: long work in one go would hold all other clients. */
+export function breathe(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
