@@ -66,8 +66,14 @@ export function startSsh(destination: Destination): Transport {
 
 function spawn(args: string[]): Deno.ChildProcess {
   try {
-    return new Deno.Command(PROGRAM, { args, stdin: "piped", stdout: "piped", stderr: "piped" })
-      .spawn();
+    return new Deno.Command(PROGRAM, {
+      args,
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+      // An interrupt from the terminal is for whoever tidies up through the connection.
+      detached: true,
+    }).spawn();
   } catch (error) {
     throw notStarted(error);
   }
