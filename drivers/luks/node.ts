@@ -166,7 +166,10 @@ class LuksNode implements BlockNode {
   extent(offset: number, length: number): Promise<Extent> {
     try {
       requireRange(this, offset, length);
-      return Promise.resolve({ length, state: "data", compressed: false });
+      const extent = { length, state: "data", compressed: false } as const;
+      if (offset % SECTOR !== 0) return Promise.resolve(extent);
+      const sealed = this.#encryption?.sealed(this.#files.file, this.#place(offset));
+      return Promise.resolve(sealed === undefined ? extent : { ...extent, sealed });
     } catch (error) {
       return Promise.reject(error);
     }

@@ -37,6 +37,9 @@ async function extentLater(image: Qcow2Image, offset: number, length: number): P
 }
 
 /** Whether a hole of the file would read as zeros here. */
+/** Bytes that are encrypted together. */
+const SECTOR = 512;
+
 function mayBeHole({ state, file }: Extent): boolean {
   return state === "data" && file !== undefined;
 }
@@ -59,10 +62,13 @@ function extentOf(image: Qcow2Image, offset: number, run: Run): Extent {
     };
   }
   const state = EXTENT_STATES[run.state];
-  // Encrypted bytes are of no use to whoever reads them there.
-  return run.host < 0 || image.encryption !== undefined
-    ? { length: run.length, state, compressed: false }
-    : { length: run.length, state, compressed: false, file: image.dataFile, offset: run.host };
+  const extent = { length: run.length, state, compressed: false };
+  if (run.host < 0) return extent;
+  const { dataFile: file, encryption } = image;
+  if (encryption === undefined) return { ...extent, file, offset: run.host };
+  // Encrypted bytes are of no use to whoever reads them there, unless he decrypts them.
+  if (state !== "data" || run.host % SECTOR !== 0 || offset % SECTOR !== 0) return extent;
+  return { ...extent, sealed: encryption.sealed(file, { host: run.host, guest: offset }) };
 }
 
 const EXTENT_STATES: Readonly<Record<Exclude<RunState, "compressed">, Extent["state"]>> = {

@@ -11,6 +11,7 @@ import { loadNodeCrypto } from "../crypto/node_crypto.ts";
 import { createSectorCipher, type SectorCipher } from "../crypto/sector_cipher.ts";
 import { Mutex } from "./mutex.ts";
 import type { BlockNode } from "./node.ts";
+import type { SealedRun } from "./plan.ts";
 import { readPadded } from "./read_padded.ts";
 
 /** Bytes of a sector. */
@@ -39,6 +40,9 @@ export interface DataAccess {
   write(offset: number, from: Uint8Array): Promise<void>;
 }
 
+/** What a cipher is made of. */
+export type CipherRecipe = Pick<SealedRun, "cipher" | "key">;
+
 /** The encryption of an open image's guest data. Whoever closes the image disposes of it. */
 export class DataEncryption implements Disposable {
   /** The LUKS volume with the key, `undefined` with the old encryption. */
@@ -47,11 +51,18 @@ export class DataEncryption implements Disposable {
   readonly #partial = new Mutex();
   readonly #numbers: SectorNumbers;
   readonly #cipher: SectorCipher;
+  readonly #recipe: CipherRecipe;
   readonly #buffers: Uint8Array[] = [];
 
-  /** Encryption with a cipher. */
-  constructor(cipher: SectorCipher, numbers: SectorNumbers, volume?: LuksVolume) {
+  /** Encryption with a cipher that was made after a recipe. */
+  constructor(
+    cipher: SectorCipher,
+    recipe: CipherRecipe,
+    numbers: SectorNumbers,
+    volume?: LuksVolume,
+  ) {
     this.#cipher = cipher;
+    this.#recipe = recipe;
     this.#numbers = numbers;
     this.volume = volume;
   }
@@ -70,6 +81,11 @@ export class DataEncryption implements Disposable {
     await readPadded(file, place.host, sectors);
     this.#cipher.decrypt(sectors, sectors, this.#sector(place));
     into.set(sectors.subarray(skip, skip + into.length));
+  }
+
+  /** How others decrypt what is at a place, which is one of whole sectors. */
+  sealed(file: BlockNode, place: DataPlace): SealedRun {
+    return { file, offset: place.host, sector: this.#sector(place), ...this.#recipe };
   }
 
   /** Hands bytes on in whole sectors, of which those that are written in part are read before. */
@@ -116,7 +132,7 @@ export async function luksEncryption(
   volume: LuksVolume,
   numbers: SectorNumbers,
 ): Promise<DataEncryption> {
-  return new DataEncryption(await volume.cipher(), numbers, volume);
+  return new DataEncryption(await volume.cipher(), volume.recipe, numbers, volume);
 }
 
 const OLD_CIPHER: CipherSpec = { cipher: "aes-128", mode: "cbc", ivgen: "plain64" };
@@ -125,5 +141,6 @@ const OLD_CIPHER: CipherSpec = { cipher: "aes-128", mode: "cbc", ivgen: "plain64
 export async function oldEncryption(passphrase: Uint8Array): Promise<DataEncryption> {
   const key = new Uint8Array(OLD_KEY_BYTES);
   key.set(passphrase.subarray(0, key.length));
-  return new DataEncryption(createSectorCipher(await loadNodeCrypto(), OLD_CIPHER, key), "guest");
+  const cipher = createSectorCipher(await loadNodeCrypto(), OLD_CIPHER, key);
+  return new DataEncryption(cipher, { cipher: OLD_CIPHER, key }, "guest");
 }

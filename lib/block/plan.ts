@@ -1,3 +1,4 @@
+import type { CipherSpec } from "../crypto/algorithms.ts";
 import type { BlockNode } from "./node.ts";
 
 /**
@@ -25,6 +26,20 @@ export interface PackedRun {
   readonly skip: number;
 }
 
+/** Where encrypted sectors lie, for whoever decrypts them elsewhere. All in bytes but `sector`. */
+export interface SealedRun {
+  /** The protocol node that holds them. */
+  readonly file: BlockNode;
+  /** Where the first sector begins in `file`. */
+  readonly offset: number;
+  /** Its number, which the cipher goes by. */
+  readonly sector: number;
+  /** How they are encrypted. */
+  readonly cipher: CipherSpec;
+  /** With which key. */
+  readonly key: Uint8Array;
+}
+
 /** Host space reserved for a guest range. Exactly one of `publish` and `abandon` is called, once. */
 export interface Allocation {
   /** Guest bytes covered, from the offset that was asked for. */
@@ -48,6 +63,11 @@ export interface Allocation {
  * space, and either order of publishing is right.
  */
 export interface Allocator {
+  /**
+   * All of the disk has its space already, one byte behind the other: what `allocate` says of the whole
+   * disk holds for ever, without being asked, and nothing has to be published.
+   */
+  readonly isFixed?: boolean;
   /**
    * Reserves host space for a prefix of `[offset, offset + length)`. What the
    * clusters hold beside the range (copy-on-write of head and tail, zeros) is

@@ -185,6 +185,12 @@ export class LuksVolume {
     return createSectorCipher(await loadNodeCrypto(), this.#header, this.#masterKey);
   }
 
+  /** What that cipher is made of. */
+  get recipe(): { readonly cipher: CipherSpec; readonly key: Uint8Array } {
+    const { cipher, mode, ivgen, ivgenHash } = this.#header;
+    return { cipher: { cipher, mode, ivgen, ivgenHash }, key: this.#masterKey };
+  }
+
   /** Whether a slot is active and its passphrase is this. */
   async slotOpens(index: number, passphrase: Uint8Array): Promise<boolean> {
     const slot = this.#header.slots[index]!;

@@ -67,7 +67,8 @@ export async function copyImage(
   const pace = new Pace(environment.signal);
   const source = new Source(sources, {
     overBacking: options.overBacking,
-    wholeZeros: sparseSize !== 0 && packing === undefined,
+    // Smaller parts of a cluster count as data.
+    wholeZeros: sparseSize === 0 ? 0 : packing?.packer.clusterSize ?? 1,
     salvage: options.salvage ? (text) => environment.warn(text) : undefined,
   });
   const planned: PlanOptions = {

@@ -7,6 +7,7 @@
  * @module
  */
 import type { Codec, UnpackCodec } from "../../block/plan.ts";
+import type { CipherSpec } from "../../crypto/algorithms.ts";
 import type { SparseRule } from "./sparse.ts";
 
 /** Bytes of a slot: the largest run of a disk that is read in one go. */
@@ -59,6 +60,17 @@ export type Part =
     readonly size: number;
     /** Bytes of the cluster before this part. */
     readonly skip: number;
+  }
+  | {
+    /** Encrypted sectors; what lies past the file's end was zeros before it was decrypted. */
+    readonly kind: "sealed";
+    readonly length: number;
+    readonly file: number;
+    readonly offset: number;
+    /** Number of the first sector. */
+    readonly sector: number;
+    readonly cipher: CipherSpec;
+    readonly key: Uint8Array;
   };
 
 /** A run of guest bytes of one job. */

@@ -13,6 +13,8 @@ import {
   loadUnpacker,
   type Unpacker,
 } from "../../codec/mod.ts";
+import type { CipherSpec } from "../../crypto/algorithms.ts";
+import type { SectorCipher } from "../../crypto/sector_cipher.ts";
 import { HostError } from "../../io/errno.ts";
 import { type HostFile, openHostFile } from "../../io/host_file.ts";
 import {
@@ -54,6 +56,7 @@ export class JobRunner implements Disposable {
   readonly #unpackers = new Map<CodecName, Unpacker>();
   /** That of the job that is being done, if it packs. */
   #codec: Codec | undefined;
+  readonly #crypto = new Deciphers();
   readonly #packed = new Scratch();
   readonly #cluster = new Scratch();
   readonly #left = new Scratch();
@@ -74,6 +77,7 @@ export class JobRunner implements Disposable {
       for (const name of codecsOf(job)) {
         if (!this.#unpackers.has(name)) this.#unpackers.set(name, await loadUnpacker(name));
       }
+      if (partsOf(job).some(({ kind }) => kind === "sealed")) await this.#crypto.load();
       if (job.kind === "pack") this.#codec = await loadCodec(job.codec);
       if (job.kind === "compare" && this.#forMuch) this.#equal = await loadEquality();
       return this.#do(job, files) as ResultOf<J>;
@@ -89,6 +93,7 @@ export class JobRunner implements Disposable {
   [Symbol.dispose](): void {
     for (const file of this.#files.values()) file.close();
     this.#files.clear();
+    this.#crypto[Symbol.dispose]();
   }
 
   async #open({ path, direct }: JobFile): Promise<HostFile> {
@@ -234,6 +239,10 @@ export class JobRunner implements Disposable {
         return;
       case "packed":
         this.#unpack(part, part.skip + from, into, files[part.file]!);
+        return;
+      case "sealed":
+        readPadded(files[part.file]!, part.offset + from, into);
+        this.#crypto.of(part).decrypt(into, into, part.sector + from / SECTOR);
     }
   }
 
@@ -253,6 +262,35 @@ export class JobRunner implements Disposable {
     const cluster = this.#cluster.take(part.size);
     codec.unpack(got, cluster);
     into.set(cluster.subarray(skip, skip + into.length));
+  }
+}
+
+/** The ciphers that jobs came with, each made once. */
+class Deciphers implements Disposable {
+  readonly #ciphers = new Map<string, SectorCipher>();
+  #make: ((spec: CipherSpec, key: Uint8Array) => SectorCipher) | undefined;
+
+  /** Comes before the first cipher. */
+  async load(): Promise<void> {
+    if (this.#make !== undefined) return;
+    const { loadNodeCrypto } = await import("../../crypto/node_crypto.ts");
+    const { createSectorCipher } = await import("../../crypto/sector_cipher.ts");
+    const crypto = await loadNodeCrypto();
+    this.#make = (spec, key) => createSectorCipher(crypto, spec, key);
+  }
+
+  /** The cipher of a part. */
+  of({ cipher: spec, key }: Extract<Part, { kind: "sealed" }>): SectorCipher {
+    const { cipher, mode, ivgen, ivgenHash } = spec;
+    const name = [cipher, mode, ivgen, ivgenHash, key.toHex()].join(" ");
+    let found = this.#ciphers.get(name);
+    if (found === undefined) this.#ciphers.set(name, found = this.#make!(spec, key));
+    return found;
+  }
+
+  [Symbol.dispose](): void {
+    for (const cipher of this.#ciphers.values()) cipher[Symbol.dispose]();
+    this.#ciphers.clear();
   }
 }
 
@@ -288,17 +326,12 @@ export function readPadded(file: HostFile, offset: number, into: Uint8Array): vo
 
 /** The compressions that a job reads. */
 function codecsOf(job: Job): Set<CodecName> {
-  const names = new Set<CodecName>();
-  const add = (part: Part) => {
-    if (part.kind === "packed") names.add(part.codec);
-  };
-  if (job.kind === "compare") {
-    for (const { left, right } of job.pairs) {
-      add(left);
-      add(right);
-    }
-  } else {
-    for (const piece of job.pieces) piece.parts.forEach(add);
-  }
-  return names;
+  return new Set(partsOf(job).flatMap((part) => part.kind === "packed" ? [part.codec] : []));
+}
+
+/** All that a job reads. */
+function partsOf(job: Job): readonly Part[] {
+  return job.kind === "compare"
+    ? job.pairs.flatMap(({ left, right }) => [left, right])
+    : job.pieces.flatMap(({ parts }) => parts);
 }

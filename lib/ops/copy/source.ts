@@ -5,7 +5,7 @@
  */
 import { ImageError, reasonText } from "../../block/error.ts";
 import type { BlockNode, Extent } from "../../block/node.ts";
-import type { PackedRun } from "../../block/plan.ts";
+import type { PackedRun, SealedRun } from "../../block/plan.ts";
 import { alignUp } from "../../bytes/align.ts";
 
 const SECTOR = 512;
@@ -26,6 +26,8 @@ export type Place =
   }
   /** In a compressed cluster. */
   | { readonly kind: "packed"; readonly length: number; readonly run: PackedRun }
+  /** In encrypted sectors, whole ones. */
+  | { readonly kind: "sealed"; readonly length: number; readonly run: SealedRun }
   /** Only from the node, unless that knows more of its `parts`. */
   | { readonly kind: "node"; readonly length: number; readonly parts?: Parts };
 
@@ -61,9 +63,9 @@ export interface SourceOptions {
   readonly exact?: boolean;
   /**
    * Only data counts in the progress: zeros need not end where the reference looks again, which an empty
-   * disk of terabytes would be slow for.
+   * disk of terabytes would be slow for, if that is at a multiple of this, bytes. 0: they always end there.
    */
-  readonly wholeZeros?: boolean;
+  readonly wholeZeros?: number;
   /**
    * Set when the copy gets a backing file of this many bytes: only what the top image holds counts. What
    * reads as zeros behind the backing file's end need not be stored either.
@@ -197,7 +199,7 @@ export class Source {
     limit: number,
     position: number,
   ): Promise<ChainExtent> {
-    const { overBacking, salvage, exact = false, wholeZeros = false } = this.#options;
+    const { overBacking, salvage, exact = false, wholeZeros = 0 } = this.#options;
     for (let length = limit;;) {
       try {
         return await chainExtent(node, offset, length, {
@@ -238,7 +240,7 @@ interface ChainExtent {
 interface ChainQuestion {
   readonly topOnly: boolean;
   readonly exact: boolean;
-  readonly wholeZeros: boolean;
+  readonly wholeZeros: number;
 }
 
 /** The state at `offset` of an image and, unless `topOnly`, of what it is in front of. */
@@ -252,8 +254,10 @@ async function chainExtent(
   let span = length;
   for (let node = top;;) {
     const { statusSpan } = node.limits;
-    if (statusSpan !== undefined) span = Math.min(span, statusSpan - offset % statusSpan);
-    if (!wholeZeros) length = Math.min(length, span);
+    if (statusSpan !== undefined) {
+      span = Math.min(span, statusSpan - offset % statusSpan);
+      if (wholeZeros === 0 || statusSpan % wholeZeros !== 0) length = Math.min(length, span);
+    }
     const extent = !exact && node.locate !== undefined
       ? await node.locate(offset, length)
       : await node.extent(offset, length);
@@ -282,6 +286,9 @@ export function zeros(length: number): Place {
 function placeOf(extent: Extent | undefined, offset: number, length: number): Place {
   if (extent?.guarded) return { kind: "node", length };
   if (extent?.packed !== undefined) return { kind: "packed", length, run: extent.packed };
+  if (extent?.sealed !== undefined && length % SECTOR === 0) {
+    return { kind: "sealed", length, run: extent.sealed };
+  }
   if (extent?.parts !== undefined) {
     return { kind: "node", length, parts: { find: extent.parts, offset } };
   }
@@ -325,6 +332,13 @@ export function slicePlace(place: Place, skip: number, length: number): Place {
       return { ...place, length, offset: place.offset + skip };
     case "packed":
       return { ...place, length, run: { ...place.run, skip: place.run.skip + skip } };
+    case "sealed": {
+      const { kind, run } = place;
+      // A part of a sector is nothing to be decrypted.
+      if (skip % SECTOR !== 0 || length % SECTOR !== 0) return { kind: "node", length };
+      const [offset, sector] = [run.offset + skip, run.sector + skip / SECTOR];
+      return { kind, length, run: { ...run, offset, sector } };
+    }
   }
 }
 

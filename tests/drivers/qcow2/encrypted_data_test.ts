@@ -109,14 +109,15 @@ Deno.test("parts of one sector that are written at the same time all stay", asyn
   assertEquals([...sector], Array.from({ length: 512 }, (_, i) => Math.floor(i / 32) + 1));
 });
 
-Deno.test("extents of encrypted data say no place, and nobody else may fill or pack clusters", async () => {
+Deno.test("extents of encrypted data say no plain place, and nobody else may fill or pack clusters", async () => {
   await using disk = await open(await create({ ...AES, size: "1M" }), context({ writable: true }));
   await disk.write(0, new Uint8Array(64 * K).fill(1));
-  assertEquals(await disk.extent(0, 1024 * K), {
-    length: 64 * K,
-    state: "data",
-    compressed: false,
-  });
+  const { sealed, ...extent } = await disk.extent(0, 1024 * K);
+  assertEquals(extent, { length: 64 * K, state: "data", compressed: false });
+  // Under numbers on the disk, not in the file.
+  assertEquals([sealed?.sector, sealed?.cipher.mode], [0, "cbc"]);
+  assertEquals(sealed!.offset % (64 * K), 0);
+  assertEquals((await disk.extent(100, 10)).sealed, undefined);
   assertEquals([disk.allocator, disk.packer], [undefined, undefined]);
 });
 

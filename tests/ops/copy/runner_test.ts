@@ -1,5 +1,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { loadCodec } from "../../../lib/codec/mod.ts";
+import { loadNodeCrypto } from "../../../lib/crypto/node_crypto.ts";
+import { createSectorCipher } from "../../../lib/crypto/sector_cipher.ts";
 import {
   type JobPair,
   type JobPiece,
@@ -227,4 +229,43 @@ Deno.test("what a pool has not done when it ends is rejected", async () => {
     await pool[Symbol.asyncDispose]();
     await rejected;
   }
+});
+
+testPools("encrypted sectors are decrypted under their numbers", async (pool, dir) => {
+  const cipher = { cipher: "aes-256", mode: "xts", ivgen: "plain64" } as const;
+  const key = new Random(1).bytes(64);
+  const disk = new Random(2).bytes(8 * KiB);
+  const sectors = new Uint8Array(disk.length);
+  {
+    using made = createSectorCipher(await loadNodeCrypto(), cipher, key);
+    made.encrypt(disk, sectors, 1000);
+  }
+  const file = await write(dir, "sealed", new Uint8Array([...new Uint8Array(512), ...sectors]));
+  const sealed = { kind: "sealed", file: 0, cipher, key } as const;
+  const part = { ...sealed, length: 4 * KiB, offset: 512 + 2 * KiB, sector: 1004 } as const;
+  await pool.run({
+    kind: "read",
+    files: [file],
+    slot: 0,
+    sparse: null,
+    pieces: [{
+      offset: 0,
+      length: 12 * KiB,
+      parts: [{ ...sealed, length: 8 * KiB, offset: 512, sector: 1000 }, part],
+    }],
+  });
+  assertEquals(pool.slots[0]!.slice(0, 8 * KiB), disk);
+  assertEquals(pool.slots[0]!.slice(8 * KiB, 12 * KiB), disk.slice(2 * KiB, 6 * KiB));
+
+  const plain = await write(dir, "plain", disk.with(2 * KiB + 3000, disk[2 * KiB + 3000]! ^ 1));
+  const compared = await pool.run({
+    kind: "compare",
+    files: [file, plain],
+    pairs: [{
+      offset: 0,
+      left: part,
+      right: { kind: "plain", file: 1, offset: 2 * KiB, length: 4 * KiB },
+    }],
+  });
+  assertEquals(compared, { kind: "compare", mismatch: 2560 });
 });
