@@ -35,18 +35,13 @@ class DirectQueueFile implements QueueFile {
     });
   }
 
-  async write(_slot: number, offset: number, from: Uint8Array): Promise<void> {
-    for (let done = 0; done < from.length;) {
-      const count = await new Promise<number>((resolve, reject) => {
-        const length = from.length - done;
-        fs.write(this.#descriptor, from, done, length, offset + done, (error, count) => {
-          if (error) reject(error);
-          else resolve(count);
-        });
+  write(_slot: number, offset: number, from: Uint8Array): Promise<number> {
+    return new Promise((resolve, reject) => {
+      fs.write(this.#descriptor, from, 0, from.length, offset, (error, count) => {
+        if (error) reject(error);
+        else resolve(count);
       });
-      if (count === 0) throw new HostError("ENOSPC", "write", "");
-      done += count;
-    }
+    });
   }
 
   [Symbol.dispose](): void {

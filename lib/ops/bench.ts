@@ -132,6 +132,8 @@ class Bench implements Disposable {
   readonly #count: number;
   readonly #step: number;
   readonly #size: number;
+  /** Of the disk, which no request changes. */
+  readonly #length: number;
   readonly #flushInterval: number;
   readonly #drain: boolean;
   /** One a slot for reading; all writes are of the same bytes. */
@@ -164,6 +166,7 @@ class Bench implements Disposable {
     this.#count = count;
     this.#offset = offset;
     this.#size = bufferSize;
+    this.#length = node.length;
     this.#step = stepSize === 0 ? bufferSize : stepSize;
     this.#flushInterval = write ? options.flushInterval ?? 0 : 0;
     this.#drain = options.drain ?? true;
@@ -216,15 +219,38 @@ class Bench implements Disposable {
   /** Sends one request after the other. */
   async #serve(slot: number, buffer: Uint8Array): Promise<void> {
     try {
+      let now = performance.now();
       while (!this.#isStopped) {
         if (this.#drained !== undefined) {
           await this.#drained.promise;
+          now = performance.now();
           continue;
         }
         if (this.#issued === this.#count) return;
-        const started = performance.now();
-        if (started - this.#lastBreath > BREATH) await this.#breathe(started);
-        else await this.#send(slot, buffer, started);
+        if (now - this.#lastBreath > BREATH) {
+          await this.#breathe(now);
+          now = performance.now();
+          continue;
+        }
+        const offset = this.#offset;
+        this.#offset = (offset + this.#step) % this.#length;
+        this.#issued++;
+        this.#pending++;
+        const flush = this.#isTimeToFlush();
+        if (flush && this.#drain) this.#drained = Promise.withResolvers();
+        const started = now;
+        try {
+          const count = await this.#request(slot, offset, buffer);
+          if (count !== this.#size) await this.#requestThrough(offset, buffer);
+        } catch (error) {
+          await this.#requestAgain(error, offset, buffer);
+        } finally {
+          this.#pending--;
+        }
+        now = performance.now();
+        this.#latencies.add((now - started) * 1e6);
+        if (flush && !this.#drain) this.#flushAlong();
+        if (this.#drained !== undefined && this.#pending === 0) await this.#flushDrained();
       }
     } catch (error) {
       this.#isStopped = true;
@@ -238,25 +264,6 @@ class Bench implements Disposable {
     this.#lastBreath = now;
     await breathe();
     this.#signal?.throwIfAborted();
-  }
-
-  async #send(slot: number, buffer: Uint8Array, started: number): Promise<void> {
-    const offset = this.#offset;
-    this.#offset = (offset + this.#step) % this.#node.length;
-    this.#issued++;
-    this.#pending++;
-    const flush = this.#isTimeToFlush();
-    if (flush && this.#drain) this.#drained = Promise.withResolvers();
-    try {
-      await this.#request(slot, offset, buffer);
-    } catch (error) {
-      throw failedRequest("request", error);
-    } finally {
-      this.#pending--;
-    }
-    this.#latencies.add((performance.now() - started) * 1e6);
-    if (flush && !this.#drain) this.#flushAlong();
-    if (this.#drained !== undefined && this.#pending === 0) await this.#flushDrained();
   }
 
   #isTimeToFlush(): boolean {
@@ -284,14 +291,31 @@ class Bench implements Disposable {
     this.#flushes.push(flush);
   }
 
-  #request(slot: number, offset: number, buffer: Uint8Array): Promise<void> {
-    if (this.#queue !== undefined) {
-      return this.#write
-        ? this.#queue.write(slot, offset, buffer)
-        : this.#queue.read(slot, offset, buffer);
+  /** Answers with the bytes that were read or written; throws whatever. */
+  #request(slot: number, offset: number, buffer: Uint8Array): Promise<number | null> {
+    if (this.#queue === undefined || offset + this.#size > this.#length) {
+      return this.#requestThrough(offset, buffer);
     }
+    return this.#write
+      ? this.#queue.write(slot, offset, buffer)
+      : this.#queue.read(slot, offset, buffer);
+  }
+
+  /** The same by the image itself. */
+  async #requestThrough(offset: number, buffer: Uint8Array): Promise<number> {
     requireRange(this.#node, offset, this.#size);
-    return this.#write ? this.#node.write(offset, buffer) : this.#node.read(offset, buffer);
+    await (this.#write ? this.#node.write(offset, buffer) : this.#node.read(offset, buffer));
+    return this.#size;
+  }
+
+  /** What a handle could not do the image may, or knows what to say of it. */
+  async #requestAgain(failure: unknown, offset: number, buffer: Uint8Array): Promise<void> {
+    try {
+      if (failure instanceof ImageError) throw failure;
+      await this.#requestThrough(offset, buffer);
+    } catch (error) {
+      throw failedRequest("request", error);
+    }
   }
 }
 

@@ -4,7 +4,6 @@
  * @module
  */
 import type { BlockNode } from "../block/node.ts";
-import { requireRange } from "../block/range.ts";
 import { isAligned } from "../bytes/align.ts";
 import { filesOf } from "../graph/identity.ts";
 import { HostError } from "../io/errno.ts";
@@ -16,21 +15,20 @@ const MOST_FILES = 4;
 /** How far ahead is looked for where bytes lie. */
 const LOOK_AHEAD = 1 << 30;
 
+/** A file with handles. */
+interface OpenFile {
+  readonly queue: QueueFile;
+  /** What offsets and lengths in the file have to be multiples of. */
+  readonly unit: number;
+}
+
 /** A run of an image's bytes in a file. */
 interface Run {
   readonly start: number;
   readonly end: number;
   /** Where in the file the disk would begin if all of it lay like this run. */
   readonly origin: number;
-  readonly file: QueueFile;
-  /** What offsets and lengths in the file have to be multiples of. */
-  readonly unit: number;
-}
-
-/** A file with handles. */
-interface OpenFile {
-  readonly queue: QueueFile;
-  readonly unit: number;
+  readonly file: OpenFile;
 }
 
 /**
@@ -40,12 +38,17 @@ interface OpenFile {
 export class RequestQueue implements Disposable {
   readonly #node: BlockNode;
   readonly #files: ReadonlyMap<BlockNode, OpenFile>;
-  /** Where the last request was. */
+  /** Where the last read was, or where all writes go. */
   #run: Run | undefined;
 
-  private constructor(node: BlockNode, files: ReadonlyMap<BlockNode, OpenFile>) {
+  private constructor(
+    node: BlockNode,
+    files: ReadonlyMap<BlockNode, OpenFile>,
+    run: Run | undefined,
+  ) {
     this.#node = node;
     this.#files = files;
+    this.#run = run;
   }
 
   /** Opens what is to be read or written of an image; files that do not open are left to its node. */
@@ -63,38 +66,31 @@ export class RequestQueue implements Disposable {
       }
       if (files.size === MOST_FILES) break;
     }
-    return new RequestQueue(node, files);
+    return new RequestQueue(node, files, write ? await fixedRun(node, files) : undefined);
   }
 
-  /** Fills `into` from `offset`. Throws what the node would. */
-  async read(slot: number, offset: number, into: Uint8Array): Promise<void> {
-    requireRange(this.#node, offset, into.length);
-    let run = this.#run;
-    if (run === undefined || offset < run.start || offset >= run.end) {
-      run = this.#run = await this.#runAt(offset);
+  /**
+   * Begins to fill `into` from `offset`, a range within the node. What the promise comes to when that has
+   * worked is the number of bytes; in all other cases the node has to do it, which also finds
+   * the words for what is wrong.
+   */
+  read(slot: number, offset: number, into: Uint8Array): Promise<number | null> {
+    const run = this.#run;
+    if (run === undefined || !covers(run, offset, into.length)) {
+      return this.#readElsewhere(slot, offset, into);
     }
-    if (run !== undefined && offset + into.length <= run.end) {
-      const at = run.origin + offset;
-      if (isAligned(at, run.unit) && isAligned(into.length, run.unit)) {
-        try {
-          if (await run.file.read(slot, at, into) === into.length) return;
-        } catch {
-          // The image knows what to say of it.
-        }
-      }
-    }
-    await this.#node.read(offset, into);
+    return run.file.queue.read(slot, run.origin + offset, into);
   }
 
-  /** Writes `from` at `offset`. Throws what the node would. */
-  async write(slot: number, offset: number, from: Uint8Array): Promise<void> {
-    requireRange(this.#node, offset, from.length);
-    let done = 0;
-    while (done < from.length) {
-      const count = await this.#writeSome(slot, offset + done, from.subarray(done));
-      if (count === 0) return await this.#node.write(offset + done, from.subarray(done));
-      done += count;
+  /**
+   * Begins to write `from` at `offset`, a range within the node, and answers as {@linkcode read} does.
+   */
+  write(slot: number, offset: number, from: Uint8Array): Promise<number> {
+    const run = this.#run;
+    if (run === undefined || !covers(run, offset, from.length)) {
+      return this.#writeElsewhere(slot, offset, from);
     }
+    return run.file.queue.write(slot, run.origin + offset, from);
   }
 
   /** Closes the handles. */
@@ -102,47 +98,89 @@ export class RequestQueue implements Disposable {
     for (const { queue } of this.#files.values()) queue[Symbol.dispose]();
   }
 
+  async #readElsewhere(slot: number, offset: number, into: Uint8Array): Promise<number | null> {
+    const run = await this.#runAt(offset);
+    if (run !== undefined) {
+      this.#run = run;
+      if (covers(run, offset, into.length)) {
+        return await run.file.queue.read(slot, run.origin + offset, into);
+      }
+    }
+    await this.#node.read(offset, into);
+    return into.length;
+  }
+
   async #runAt(offset: number): Promise<Run | undefined> {
     const length = Math.min(this.#node.length - offset, LOOK_AHEAD);
-    const extent = await this.#node.extent(offset, length);
+    const node = this.#node;
+    const extent = await (node.locate?.(offset, length) ?? node.extent(offset, length));
     // Zeros may have space that holds something else.
-    if (extent.state !== "data" || extent.file === undefined || extent.offset === undefined) {
-      return undefined;
-    }
-    const file = this.#files.get(extent.file);
+    if (extent.state !== "data" || extent.guarded || extent.offset === undefined) return undefined;
+    const file = extent.file && this.#files.get(extent.file);
     if (file === undefined) return undefined;
     return {
       start: offset,
       end: offset + extent.length,
       origin: extent.offset - offset,
-      file: file.queue,
-      unit: file.unit,
+      file,
     };
   }
 
-  /** Writes a prefix of `from` where the image has space for it; 0 bytes where only the node can. */
+  /** Writes where the image has space for it, and leaves to the node what only that can write. */
+  async #writeElsewhere(slot: number, offset: number, from: Uint8Array): Promise<number> {
+    for (let done = 0; done < from.length;) {
+      const count = await this.#writeSome(slot, offset + done, from.subarray(done));
+      if (count === 0) {
+        await this.#node.write(offset + done, from.subarray(done));
+        break;
+      }
+      done += count;
+    }
+    return from.length;
+  }
+
+  /** Writes a prefix of `from` into space that is reserved for it; 0 bytes where that cannot be. */
   async #writeSome(slot: number, offset: number, from: Uint8Array): Promise<number> {
     const allocation = await this.#node.allocator?.allocate(offset, from.length) ?? null;
     if (allocation === null) return 0;
     const { length } = allocation;
     const file = this.#files.get(allocation.file);
-    let isWritten = false;
+    let written = 0;
     try {
       if (
         file !== undefined && isAligned(allocation.offset, file.unit) &&
         isAligned(length, file.unit)
       ) {
-        await file.queue.write(slot, allocation.offset, from.subarray(0, length));
-        isWritten = true;
+        written = await file.queue.write(slot, allocation.offset, from.subarray(0, length));
       }
     } catch {
       // The image knows what to say of it.
     }
-    if (!isWritten) {
+    if (written < length) {
       await allocation.abandon();
       return 0;
     }
     await allocation.publish();
     return length;
   }
+}
+
+/** Where all of a disk is written, if that never changes. */
+async function fixedRun(
+  { allocator, length }: BlockNode,
+  files: ReadonlyMap<BlockNode, OpenFile>,
+): Promise<Run | undefined> {
+  if (!allocator?.isFixed) return undefined;
+  const allocation = await allocator.allocate(0, length);
+  if (allocation === null) return undefined;
+  await allocation.abandon();
+  const file = files.get(allocation.file);
+  if (file === undefined) return undefined;
+  return { start: 0, end: allocation.length, origin: allocation.offset, file };
+}
+
+/** Whether a request lies in a run, and as its file wants it. */
+function covers({ start, end, origin, file }: Run, offset: number, length: number): boolean {
+  return offset >= start && offset + length <= end &&
+    (file.unit === 1 || isAligned(origin + offset, file.unit) && isAligned(length, file.unit));
 }
