@@ -206,6 +206,82 @@ Deno.test("a client that goes away in the middle of a write leaves the others al
   assertEquals(await readBack(talk, 0, 512), new Uint8Array(512));
 });
 
+for (const style of ["simple", "structured", "extended"] as const) {
+  Deno.test(`a failed read is an error and not the end, ${style}`, async () => {
+    await using disk = await served({
+      size: 4 * MIB,
+      prepare: (image) => Deno.writeFile(image, new Uint8Array(4 * MIB).fill(1)),
+    });
+    using talk = await NbdTalk.begin(disk.socket, { style });
+    await Deno.truncate(disk.image, MIB);
+    const flags = style === "simple" ? 0 : COMMAND_FLAG.dontFragment;
+    const failed = await talk.request({ command: read, flags, offset: 2 * MIB, length: 512 });
+    assertEquals(failed.map(({ error }) => error), [5]);
+    // Clients learn no names of the server's files.
+    const text = new TextDecoder().decode(failed[0]!.payload.subarray(6));
+    if (style !== "simple") assertEquals(text, "reading from file failed: Input/output error");
+    assertEquals((await readBack(talk, 0, 4)).toHex(), "01010101");
+    await talk.bye();
+  });
+}
+
+/** Serves a disk of 4 MiB of which the sector at 3 MiB gives an error to whoever does `what` to it. */
+async function servedWithError(what: "read" | "write", errno: number) {
+  const dir = await tempDir();
+  await Deno.writeFile(dir.file("disk"), new Uint8Array(4 * MIB).fill(1));
+  const rule = `inject-error.0.event=none,inject-error.0.iotype=${what}`;
+  const list = `driver=blkdebug,image.driver=file,image.filename=${dir.file("disk")},${rule},` +
+    `inject-error.0.sector=${3 * MIB / 512},inject-error.0.errno=${errno}`;
+  const socket = dir.file("sock");
+  const server = await serveImage({ filename: list, imageOptions: true }, {
+    address: { socket },
+    writable: true,
+  });
+  return {
+    socket,
+    async [Symbol.asyncDispose]() {
+      await server.stop();
+      await dir[Symbol.asyncDispose]();
+    },
+  };
+}
+
+Deno.test("a read that fails in the middle ends with an error behind what was read", async () => {
+  await using disk = await servedWithError("read", 5);
+  using talk = await NbdTalk.begin(disk.socket);
+  const chunks = await talk.request({ command: read, offset: MIB, length: 3 * MIB });
+  assertEquals(chunks.map(({ error, payload }) => [error, payload.length > MIB]), [
+    [0, true],
+    [0, true],
+    [5, false],
+  ]);
+  assertEquals((await readBack(talk, 2 * MIB, 4)).toHex(), "01010101");
+});
+
+for (
+  const [errno, wire, reason] of [[28, 28, "No space left on device"], [
+    5,
+    5,
+    "Input/output error",
+  ]] as const
+) {
+  Deno.test(`a write of which a part fails says so, and the connection goes on: ${reason}`, async () => {
+    await using disk = await servedWithError("write", errno);
+    using talk = await NbdTalk.begin(disk.socket);
+    const [failed] = await talk.request({
+      command: write,
+      offset: 0,
+      data: new Uint8Array(4 * MIB).fill(2),
+    });
+    assertEquals(failed!.error, wire);
+    const text = new TextDecoder().decode(failed!.payload.subarray(6));
+    assertEquals(text, `writing to file failed: ${reason}`);
+    const [fine] = await talk.request({ command: write, data: new Uint8Array(512).fill(3) });
+    assertEquals(fine!.error, 0);
+    assertEquals((await readBack(talk, 0, 4)).toHex(), "03030303");
+  });
+}
+
 Deno.test("an export that cannot be written refuses every command that would", async () => {
   await using disk = await served();
   using talk = await NbdTalk.begin(disk.socket, { style: "simple" });
