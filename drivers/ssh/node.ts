@@ -154,13 +154,11 @@ export class SshNode implements BlockNode {
         file: this.filename,
       });
     }
-    if (length < this.#size) {
-      throw new ImageError("ssh driver does not support shrinking files", {
-        errno: "ENOTSUP",
-        file: this.filename,
-      });
-    }
-    if (length > this.#size) await this.#grow(length);
+    if (length > this.#size) return await this.#grow(length);
+    if (length === this.#size) return;
+    this.#dirty = true;
+    await this.#file.shrink(length);
+    this.#size = this.#reach = length;
   }
 
   allocatedSize(): Promise<undefined> {

@@ -15,6 +15,7 @@ export const PacketType = {
   READ: 5,
   WRITE: 6,
   FSTAT: 8,
+  FSETSTAT: 10,
   REMOVE: 13,
   STATUS: 101,
   HANDLE: 102,
@@ -168,6 +169,11 @@ export function decodeAttributes(fields: PacketFields): Attributes {
 
 /** Attributes of which nothing is said. */
 export const NO_ATTRIBUTES: readonly Field[] = [0];
+
+/** Attributes that say how long a file is to be. */
+export function sizeAttribute(size: number): readonly Field[] {
+  return [AttributeFlag.SIZE, BigInt(size)];
+}
 
 /** Attributes that say what the owner and others may do with a new file. */
 export function modeAttribute(mode: number): readonly Field[] {

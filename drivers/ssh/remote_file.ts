@@ -11,6 +11,7 @@ import {
   type PacketFields,
   PacketType,
   SftpProtocolError,
+  sizeAttribute,
   StatusCode,
 } from "./packets.ts";
 import { type SftpSession, SftpStatusError } from "./session.ts";
@@ -121,6 +122,21 @@ export class OpenFile {
         type: PacketType.WRITE,
         fields: [BigInt(offset + at), piece],
       }));
+  }
+
+  /**
+   * Cuts off what lies behind a length. Nobody may write there meanwhile.
+   *
+   * @throws {ImageError} `failed to shrink remote file '…': …`
+   */
+  async shrink(size: number): Promise<void> {
+    await this.#simple("shrink", { type: PacketType.FSETSTAT, fields: sizeAttribute(size) });
+    // There are servers that set some attributes only, and say nothing of the others.
+    if ((await this.status()).size === size) return;
+    throw new ImageError(`failed to shrink remote file '${this.#path}'`, {
+      errno: "ENOTSUP",
+      file: this.#path,
+    });
   }
 
   /** Everything written so far is on stable storage when this resolves, if the server has the extension. */

@@ -19,6 +19,8 @@ export interface Faults {
   readonly greeting?: Uint8Array;
   /** Extensions that it offers; `fsync@openssh.com` unless given. */
   readonly extensions?: readonly string[];
+  /** It says that it set attributes, and does not. */
+  readonly ignoresAttributes?: boolean;
   /** The most bytes that one answer carries. */
   readonly shortReads?: number;
   /** What becomes of an answer on its way: nothing, others, or `"hang up"`. */
@@ -152,6 +154,14 @@ export class FakeServer {
         longer.set(bytes);
         longer.set(data, offset);
         this.files.set(path, longer);
+        return status(StatusCode.OK);
+      }
+      case PacketType.FSETSTAT: {
+        const { path, bytes } = file();
+        fields.u32();
+        if (!this.#faults.ignoresAttributes) {
+          this.files.set(path, bytes.slice(0, Number(fields.u64())));
+        }
         return status(StatusCode.OK);
       }
       case PacketType.REMOVE:

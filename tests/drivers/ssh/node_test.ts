@@ -154,12 +154,28 @@ Deno.test("ssh node: zeros that must not be written are refused", async () => {
   assertEquals(error.errno, "ENOTSUP");
 });
 
-Deno.test("ssh node: it does not shrink, and nothing is allocated in advance", async () => {
+Deno.test("ssh node: nothing is allocated in advance", async () => {
   await using opened = await open(new Uint8Array(1024));
-  const shrunk = "ssh driver does not support shrinking files";
-  await assertRejects(() => opened.node.resize(512, "off"), ImageError, shrunk);
   const full = "Unsupported preallocation mode 'full'";
   await assertRejects(() => opened.node.resize(2048, "full"), ImageError, full);
+});
+
+Deno.test("ssh node: what was cut off is zeros when the file grows again", async () => {
+  await using opened = await open(new Uint8Array(2048).fill(1));
+  await opened.node.resize(512, "off");
+  assertEquals(opened.node.length, 512);
+  await opened.node.resize(1536, "off");
+  assertEquals(await readAll(opened.node), new Uint8Array(1536).fill(1, 0, 512));
+});
+
+Deno.test("ssh node: a server that only says that it cut something off is not believed", async () => {
+  await using opened = await open(new Uint8Array(2048), { faults: { ignoresAttributes: true } });
+  await assertRejects(
+    () => opened.node.resize(512, "off"),
+    ImageError,
+    "failed to shrink remote file '/disk'",
+  );
+  assertEquals(opened.node.length, 2048);
 });
 
 Deno.test("ssh node: a flush is an fsync on the server", async () => {
