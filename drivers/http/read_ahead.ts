@@ -19,7 +19,7 @@ const LARGE_BLOCK = 64 << 10;
 const SMALL_BLOCK = 4 << 10;
 
 /** Bytes that one request fetches, and requests at a time. */
-const LONGEST_RUN = 1 << 20;
+const LONGEST_RUN = 512 << 10;
 const MOST_RUNS = 16;
 
 /** Bytes that are kept. */
