@@ -112,7 +112,7 @@ class Scan {
         const shortName = new Uint8Array(11).fill(0x20);
         shortName.set(new TextEncoder().encode(name));
         const entry = makeEntry(shortName, ATTRIBUTE.folder);
-        const info = this.#look(`${item.path}/${name}`);
+        const info = name === "." ? this.#look(item.path) : this.#lookAbove(item.path);
         if (info !== undefined) setTimes(entry, timesOf(info));
         setFirstCluster(entry, cluster);
         names.take(shortName);
@@ -180,6 +180,16 @@ class Scan {
   #look(path: string): Deno.FileInfo | undefined {
     try {
       return Deno.statSync(path);
+    } catch (error) {
+      if (HostError.from(error, "stat", path) instanceof HostError) return undefined;
+      throw error;
+    }
+  }
+
+  /** The folder that a folder is in, wherever links lead: the host's own `..`, which Deno takes for a word less. */
+  #lookAbove(path: string): Deno.FileInfo | undefined {
+    try {
+      return Deno.statSync(`${Deno.realPathSync(path)}/..`);
     } catch (error) {
       if (HostError.from(error, "stat", path) instanceof HostError) return undefined;
       throw error;
