@@ -14,7 +14,7 @@ import type { OptionSet } from "../../lib/block/options.ts";
 import { padWrite } from "../../lib/block/pad_write.ts";
 import { requireWritable } from "../../lib/block/range.ts";
 import { alignDown, alignUp } from "../../lib/bytes/align.ts";
-import { DISCARD, FLUSH, WriteLog } from "./log.ts";
+import { DISCARD, FLUSH, type LogEntry, WriteLog } from "./log.ts";
 
 const APPEND = "log-append";
 const SECTOR_SIZE = "log-sector-size";
@@ -40,7 +40,7 @@ async function openBlklogwrites(
   context: DriverContext,
 ): Promise<BlockNode> {
   options.settled();
-  const log = await context.requireChild!({ name: "log", as: "image" });
+  const log = await context.requireChild!({ name: "log", as: "file" });
   try {
     return new BlklogwritesNode(file, log, await openLog(log, options), context);
   } catch (error) {
@@ -75,6 +75,8 @@ export class BlklogwritesNode extends FilterNode {
   readonly #context: DriverContext;
   /** The log has to have the writes in the order in which they change the disk. */
   readonly #writes = new Mutex();
+  /** Nothing was logged since the last flush. */
+  #flushed = true;
   #closed = false;
 
   /** A node on `file` whose log is in `logFile`; both are closed with it. */
@@ -99,12 +101,12 @@ export class BlklogwritesNode extends FilterNode {
     if (length === 0) return;
     await this.#writes.run(async () => {
       const { first, last } = this.#wholeSectors(offset, length);
-      const unmap = flags.unmap && this.#context.mode.unmap;
       // Parts of sectors are written as data, so that what is beside them stays.
       if (last <= first) return await this.#write(offset, new Uint8Array(length));
       if (first > offset) await this.#write(offset, new Uint8Array(first - offset));
-      await this.#log.add({ offset: first, length: last - first });
-      await this.filtered.writeZeroes(first, last - first, { ...flags, unmap });
+      await this.#add({ offset: first, length: last - first });
+      // The log has no word for space that is given back with it.
+      await this.filtered.writeZeroes(first, last - first, { ...flags, unmap: false });
       const rest = offset + length - last;
       if (rest > 0) await this.#write(last, new Uint8Array(rest));
     });
@@ -116,7 +118,7 @@ export class BlklogwritesNode extends FilterNode {
     await this.#writes.run(async () => {
       const { first, last } = this.#wholeSectors(offset, length);
       if (last <= first) return;
-      await this.#log.add({ offset: first, length: last - first, flags: DISCARD });
+      await this.#add({ offset: first, length: last - first, flags: DISCARD });
       await this.filtered.discard(first, last - first);
     });
   }
@@ -125,6 +127,7 @@ export class BlklogwritesNode extends FilterNode {
     if (this.readOnly || this.#context.mode.cache.noFlush) return await this.filtered.flush();
     await this.#writes.run(async () => {
       await this.#log.add({ offset: 0, length: 0, flags: FLUSH });
+      this.#flushed = true;
       await this.filtered.flush();
     });
   }
@@ -138,7 +141,8 @@ export class BlklogwritesNode extends FilterNode {
     if (this.#closed) return;
     this.#closed = true;
     await closeAll([
-      () => this.readOnly ? undefined : this.#log.finish(),
+      () => this.#flushed ? undefined : this.flush(),
+      () => this.#log.finish(),
       () => this.#logFile[Symbol.asyncDispose](),
       () => this.filtered[Symbol.asyncDispose](),
     ]);
@@ -151,10 +155,15 @@ export class BlklogwritesNode extends FilterNode {
       end: alignUp(this.length, sectorSize),
       read: (at, into) => this.#readSectors(at, into),
     });
-    await this.#log.add({ offset: first, length: bytes.length, bytes });
+    await this.#add({ offset: first, length: bytes.length, bytes });
     // A disk need not end with a sector of the log.
     const end = Math.max(offset + from.length, this.length);
     await this.filtered.write(first, bytes.subarray(0, end - first));
+  }
+
+  async #add(entry: LogEntry): Promise<void> {
+    this.#flushed = false;
+    await this.#log.add(entry);
   }
 
   /** What lies behind the end reads as zeros. */

@@ -9,6 +9,7 @@ import type {
   NodeAddress,
   NodeChild,
   NodeLimits,
+  Preallocation,
   ZeroFlags,
 } from "../../lib/block/node.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
@@ -25,7 +26,6 @@ export class BlkverifyNode implements BlockNode {
   readonly limits: NodeLimits;
   readonly children: readonly NodeChild[];
   readonly address: NodeAddress;
-  readonly fixedLength = true;
   readonly lock: (access: NodeAccess) => Promise<void>;
   readonly #test: BlockNode;
   readonly #raw: BlockNode;
@@ -106,13 +106,10 @@ export class BlkverifyNode implements BlockNode {
     return this.#test.flush();
   }
 
-  resize(): Promise<void> {
-    return Promise.reject(
-      new ImageError("Image format driver does not support resize", {
-        errno: "ENOTSUP",
-        file: this.filename,
-      }),
-    );
+  /** The copy is what the reference resizes; behind the end of the image nothing is compared. */
+  async resize(length: number, how: Preallocation): Promise<void> {
+    requireWritable(this);
+    await this.#raw.resize(length, how);
   }
 
   /** What two disks take says nothing of one. */
@@ -120,8 +117,13 @@ export class BlkverifyNode implements BlockNode {
     return Promise.resolve(undefined);
   }
 
-  details(): Promise<ImageDetails> {
-    return Promise.resolve({});
+  /** Clusters, and whether it was closed well: all that the reference asks the copy for. */
+  async details(): Promise<ImageDetails> {
+    const { clusterSize, dirty } = await this.#raw.details?.() ?? {};
+    return {
+      ...(clusterSize === undefined ? {} : { clusterSize }),
+      ...(dirty === undefined ? {} : { dirty }),
+    };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

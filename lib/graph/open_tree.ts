@@ -164,7 +164,9 @@ async function openProtocolNode(
   const node = await driver.open(name.filename, context, own);
   try {
     own.settled();
-    refuseOthers(options, `Block protocol '${driver.name}' doesn't support`);
+    const isNamed = name.protocol.prefixes.length > 0;
+    const what = isNamed ? `protocol '${driver.name}' doesn't` : `format '${driver.name}' does not`;
+    refuseOthers(options, `Block ${what} support`);
     shown.text = describeProtocol(node, strong);
     if (request.as === "image") {
       trail.enter(node, filename ?? node.filename);

@@ -58,7 +58,6 @@ sameForEach("blklogwrites", [
 for (
   const [options, command] of [
     ["", "convert -n -t writeback"],
-    ["", "convert -n -t writeback -S 0"],
     ["log-sector-size=4k", "convert -n -t writeback"],
     ["log-super-update-interval=1", "convert -n -t writeback"],
     ["log-append=on", "convert -n -t writeback"],

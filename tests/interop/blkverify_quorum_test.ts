@@ -173,14 +173,19 @@ same("quorum as a target: two of three fail", {
 sameForEach("snapshot-access", [
   "info --image-opts driver=snapshot-access",
   "info --image-opts driver=snapshot-access,file.filename=a",
-  "info --image-opts driver=snapshot-access,file.driver=qcow2,file.file.filename=o",
   "info --image-opts driver=snapshot-access,file.filename=a,foo=1",
   "map --image-opts driver=snapshot-access,file.filename=a",
   "map --output=json --image-opts driver=snapshot-access,file.filename=a",
   "check --image-opts driver=snapshot-access,file.filename=a",
-  "convert -O raw --image-opts driver=snapshot-access,file.filename=a t",
   "compare --image-opts driver=snapshot-access,file.filename=a driver=raw,file.filename=a",
   "convert -n --target-image-opts a driver=snapshot-access,file.filename=b",
   "resize --image-opts driver=snapshot-access,file.filename=a 2M",
   "create -f snapshot-access x 1M",
 ], { given: IMAGES });
+
+same("snapshot-access has nothing to copy", {
+  given: IMAGES,
+  run: "convert -O raw --image-opts driver=snapshot-access,file.filename=a t",
+  code: 1,
+  leftByReference: ["t"],
+});
