@@ -28,7 +28,8 @@ interface Run {
   readonly end: number;
   /** Where in the file the disk would begin if all of it lay like this run. */
   readonly origin: number;
-  readonly file: OpenFile;
+  /** `undefined`: in none that others than the node read. */
+  readonly file: OpenFile | undefined;
 }
 
 /**
@@ -76,10 +77,9 @@ export class RequestQueue implements Disposable {
    */
   read(slot: number, offset: number, into: Uint8Array): Promise<number | null> {
     const run = this.#run;
-    if (run === undefined || !covers(run, offset, into.length)) {
-      return this.#readElsewhere(slot, offset, into);
-    }
-    return run.file.queue.read(slot, run.origin + offset, into);
+    const file = run && fileOf(run, offset, into.length);
+    if (file === undefined) return this.#readElsewhere(slot, offset, into);
+    return file.queue.read(slot, run!.origin + offset, into);
   }
 
   /**
@@ -87,10 +87,9 @@ export class RequestQueue implements Disposable {
    */
   write(slot: number, offset: number, from: Uint8Array): Promise<number> {
     const run = this.#run;
-    if (run === undefined || !covers(run, offset, from.length)) {
-      return this.#writeElsewhere(slot, offset, from);
-    }
-    return run.file.queue.write(slot, run.origin + offset, from);
+    const file = run && fileOf(run, offset, from.length);
+    if (file === undefined) return this.#writeElsewhere(slot, offset, from);
+    return file.queue.write(slot, run!.origin + offset, from);
   }
 
   /** Closes the handles. */
@@ -99,30 +98,27 @@ export class RequestQueue implements Disposable {
   }
 
   async #readElsewhere(slot: number, offset: number, into: Uint8Array): Promise<number | null> {
-    const run = await this.#runAt(offset);
-    if (run !== undefined) {
-      this.#run = run;
-      if (covers(run, offset, into.length)) {
-        return await run.file.queue.read(slot, run.origin + offset, into);
-      }
+    let run = this.#run;
+    if (run === undefined || offset < run.start || offset >= run.end) {
+      run = this.#run = await this.#runAt(offset);
+      const file = fileOf(run, offset, into.length);
+      if (file !== undefined) return await file.queue.read(slot, run.origin + offset, into);
     }
     await this.#node.read(offset, into);
     return into.length;
   }
 
-  async #runAt(offset: number): Promise<Run | undefined> {
+  async #runAt(offset: number): Promise<Run> {
     const length = Math.min(this.#node.length - offset, LOOK_AHEAD);
     const node = this.#node;
     const extent = await (node.locate?.(offset, length) ?? node.extent(offset, length));
     // Zeros may have space that holds something else.
-    if (extent.state !== "data" || extent.guarded || extent.offset === undefined) return undefined;
-    const file = extent.file && this.#files.get(extent.file);
-    if (file === undefined) return undefined;
+    const isPlain = extent.state === "data" && !extent.guarded && extent.offset !== undefined;
     return {
       start: offset,
       end: offset + extent.length,
-      origin: extent.offset - offset,
-      file,
+      origin: (extent.offset ?? 0) - offset,
+      file: isPlain && extent.file !== undefined ? this.#files.get(extent.file) : undefined,
     };
   }
 
@@ -179,8 +175,14 @@ async function fixedRun(
   return { start: 0, end: allocation.length, origin: allocation.offset, file };
 }
 
-/** Whether a request lies in a run, and as its file wants it. */
-function covers({ start, end, origin, file }: Run, offset: number, length: number): boolean {
-  return offset >= start && offset + length <= end &&
-    (file.unit === 1 || isAligned(origin + offset, file.unit) && isAligned(length, file.unit));
+/** The file for a request, if that lies in the run and as the file wants it. */
+function fileOf(
+  { start, end, origin, file }: Run,
+  offset: number,
+  length: number,
+): OpenFile | undefined {
+  if (file === undefined || offset < start || offset + length > end) return undefined;
+  const isAlignedThere = file.unit === 1 ||
+    isAligned(origin + offset, file.unit) && isAligned(length, file.unit);
+  return isAlignedThere ? file : undefined;
 }

@@ -121,6 +121,34 @@ sameForEach("bench fails", [
   "bench --image-opts driver=raw,file.filename=a,zork=on",
 ], { given: [...RAW, text("odd", "x".repeat(5000)), text("empty", "")], normalize, code: 1 });
 
+// Which request fails is certain, and so is what it says.
+const failing = (rule: string) =>
+  `driver=blkdebug,image.driver=raw,image.file.filename=a,inject-error.0.event=none,${rule}`;
+for (
+  const [what, ...line] of [
+    ["a read", "-d", "2", failing("inject-error.0.iotype=read,inject-error.0.errno=28")],
+    ["a write", "-w", "-d", "2", failing("inject-error.0.iotype=write,inject-error.0.errno=27")],
+    [
+      "a flush",
+      ...["-w", "-d", "2", "--flush-interval", "4"],
+      failing("inject-error.0.iotype=flush,inject-error.0.errno=28"),
+    ],
+    [
+      "a flush on the side",
+      ...["-w", "-d", "2", "--flush-interval", "4", "--no-drain"],
+      failing("inject-error.0.iotype=flush,inject-error.0.errno=28"),
+    ],
+  ]
+) {
+  same(`bench tells why ${what} failed`, {
+    given: RAW,
+    run: ["bench", "-c", "20", "--image-opts", ...line],
+    // It may come after the last request.
+    normalize: (text) => normalize(text).replace(/^Run completed.*\n/m, ""),
+    code: 1,
+  });
+}
+
 sameForEach("bench refuses", [
   "bench",
   "bench a a",
