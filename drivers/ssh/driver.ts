@@ -19,8 +19,9 @@ import {
 } from "./address.ts";
 import { SshNode } from "./node.ts";
 import { OpenFile, removeRemoteFile } from "./remote_file.ts";
-import { PATIENCE, SftpSession } from "./session.ts";
+import { SftpSession } from "./session.ts";
 import { sshDefaults, startSsh } from "./ssh_process.ts";
+import { PATIENCE } from "./transport.ts";
 
 const SECTOR = 512;
 

@@ -14,7 +14,8 @@ import {
   sizeAttribute,
   StatusCode,
 } from "./packets.ts";
-import { type SftpSession, SftpStatusError } from "./session.ts";
+import type { SftpSession } from "./session.ts";
+import { SftpStatusError } from "./status.ts";
 
 /** The extension by which files are brought to stable storage, OpenSSH's PROTOCOL section 4.6. */
 const FSYNC = "fsync@openssh.com";

@@ -7,64 +7,9 @@ import {
   PacketType,
   SFTP_VERSION,
   SftpProtocolError,
-  StatusCode,
 } from "./packets.ts";
-
-/** The bytes to and from an SFTP server. */
-export interface Transport {
-  /** What the server says. */
-  readonly readable: ReadableStream<Uint8Array>;
-  /** What it is told. */
-  readonly writable: WritableStream<Uint8Array>;
-  /** Who is at the other end, for messages: `user@host`. */
-  readonly peer: string;
-  /** After the end of `readable`: why it ended, in words. Answers soon, whatever the other end does. */
-  explain(): Promise<{ readonly reason: string; readonly hint?: string | undefined }>;
-  /** Ends the connection; patient if all went well. Answers soon. */
-  end(how: "gracefully" | "at once"): Promise<void>;
-}
-
-/** How long to wait for a server, milliseconds. */
-export interface Patience {
-  /** From the beginning to the server's version. */
-  readonly connect: number;
-  /** Without anything coming or going while a request is not answered. */
-  readonly request: number;
-  /** The same while data are brought to stable storage, which may be a lot. */
-  readonly flush: number;
-}
-
-/** What the driver takes unless told otherwise. */
-export const PATIENCE: Patience = { connect: 60_000, request: 60_000, flush: 600_000 };
-
-/** A request that a server refused. */
-export class SftpStatusError extends Error {
-  /** Tells it from other errors where classes do not. */
-  override readonly name = "SftpStatusError";
-  /** One of {@linkcode StatusCode}, or what else the server says. */
-  readonly code: number;
-
-  /** A refusal with the server's words or, where it has none, ours. */
-  constructor(code: number, words: string) {
-    super(words === "" ? STATUS_WORDS[code] ?? "Unknown error" : words);
-    this.code = code;
-  }
-}
-
-const STATUS_WORDS = [
-  "Success",
-  "End of file",
-  "No such file",
-  "Permission denied",
-  "Failure",
-  "Bad message",
-  "No connection",
-  "Connection lost",
-  "Operation unsupported",
-];
-
-/** The longest message of a server that is repeated, characters. */
-const MAX_WORDS = 200;
+import { readRefusal } from "./status.ts";
+import { PATIENCE, type Patience, type Transport } from "./transport.ts";
 
 /** Extensions that are remembered; what a packet holds is the bound, this is one of common sense. */
 const MAX_EXTENSIONS = 256;
@@ -397,13 +342,4 @@ function takeBatch(packets: Uint8Array[]): Uint8Array {
     at += packet.length;
   }
   return batch;
-}
-
-/** The refusal that a status is, `undefined` for one of success. */
-function readRefusal(fields: PacketFields): SftpStatusError | undefined {
-  const code = fields.u32();
-  if (code === StatusCode.OK) return undefined;
-  // Some servers leave the words away.
-  const words = fields.atEnd ? "" : fields.text();
-  return new SftpStatusError(code, words.replaceAll(/[\p{Cc}\p{Cf}]/gu, " ").slice(0, MAX_WORDS));
 }

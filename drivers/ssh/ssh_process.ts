@@ -1,7 +1,7 @@
 import { ImageError } from "../../lib/block/error.ts";
 import type { Defaults, Destination } from "./address.ts";
 import { peerName } from "./address.ts";
-import type { Transport } from "./session.ts";
+import type { Transport } from "./transport.ts";
 
 /** The user's OpenSSH client, found as commands are. */
 const PROGRAM = "ssh";

@@ -9,7 +9,7 @@ import {
   PacketType,
   StatusCode,
 } from "../../../drivers/ssh/packets.ts";
-import type { Transport } from "../../../drivers/ssh/session.ts";
+import type { Transport } from "../../../drivers/ssh/transport.ts";
 
 const REGULAR = 0o100644;
 

@@ -9,7 +9,8 @@ import {
   StatusCode,
 } from "../../../drivers/ssh/packets.ts";
 import { OpenFile } from "../../../drivers/ssh/remote_file.ts";
-import { type Patience, SftpSession } from "../../../drivers/ssh/session.ts";
+import { SftpSession } from "../../../drivers/ssh/session.ts";
+import type { Patience } from "../../../drivers/ssh/transport.ts";
 import { ImageError } from "../../../lib/block/error.ts";
 import { Random } from "../../_random.ts";
 import { FakeServer, type Faults } from "./_fake_server.ts";
