@@ -148,14 +148,16 @@ export class NbdNode implements BlockNode {
   }
 
   async extent(offset: number, length: number): Promise<Extent> {
+    // Behind the end of the export there is nothing to be found anywhere.
+    if (offset >= this.exactLength) return { compressed: false, length, state: "zero" };
     const plain = { compressed: false, file: this, offset };
-    if (offset >= this.exactLength) return { ...plain, length, state: "zero" };
     const rest = Math.min(length, this.exactLength - offset);
     if (this.#session.contextId === undefined) return { ...plain, length: rest, state: "data" };
     const { length: found, flags } = await this.#status(offset, rest);
     const isHole = (flags & ALLOCATION.hole) !== 0;
     if ((flags & ALLOCATION.zero) === 0) {
-      return { ...plain, length: found, state: "data", ...(isHole ? { stored: false } : {}) };
+      if (isHole) return { compressed: false, length: found, state: "data", unknown: true };
+      return { ...plain, length: found, state: "data" };
     }
     const state = isHole ? "zero" : "data";
     return { ...plain, length: found, state, ...(isHole ? {} : { hole: true }) };

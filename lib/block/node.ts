@@ -53,8 +53,6 @@ export interface Extent {
   readonly compressed: boolean;
   /** State `data`, but the file below has a hole there, so it reads as zeros. */
   readonly hole?: boolean;
-  /** `false` in state `data`: the file below says that nothing is stored, but not that it reads as zeros. */
-  readonly stored?: boolean;
   /** `true` in state `data`: what is read is to be found out by reading, and not stored as far as known. */
   readonly unknown?: boolean;
   /** The protocol node that holds the plain bytes, if they lie plainly anywhere. */

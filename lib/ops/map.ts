@@ -177,7 +177,7 @@ function entryOf(extent: Extent, start: number, depth: number): MutableEntry {
     depth,
     present: !extent.unknown,
     zero: !data || extent.hole === true,
-    data: data && extent.stored !== false && !extent.unknown,
+    data: data && !extent.unknown,
     compressed,
   };
   if (offset !== undefined) {

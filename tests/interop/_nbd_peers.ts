@@ -15,11 +15,15 @@ export function isInstalled(program: string): boolean {
 export const ignoreWithoutLibnbd: boolean = !["nbdinfo", "nbdcopy"].every(isInstalled) &&
   !Deno.env.get("QIMG_REQUIRE_REFERENCE");
 
-/** A `qemu-nbd` that has begun to listen. */
+/** A server that has begun to listen. */
 export interface ReferenceServer extends AsyncDisposable {
   /** Its socket. */
   readonly socket: string;
 }
+
+/** For `Deno.test({ ignore })` of tests that cannot do without nbdkit. */
+export const ignoreWithoutNbdkit: boolean = !isInstalled("nbdkit") &&
+  !Deno.env.get("QIMG_REQUIRE_REFERENCE");
 
 /** Starts `qemu-nbd` on a socket in `dir`, which must be short enough. */
 export async function startReference(
@@ -28,9 +32,28 @@ export async function startReference(
   name = "reference.sock",
 ): Promise<ReferenceServer> {
   const socket = `${dir}/${name}`;
-  const child = new Deno.Command("qemu-nbd", {
-    args: ["--persistent", "--socket", socket, ...args],
-    cwd: dir,
+  return await start("qemu-nbd", ["--persistent", "--socket", socket, ...args], dir, socket);
+}
+
+/** Starts `nbdkit` on a socket in `dir`, which must be short enough. */
+export async function startNbdkit(
+  dir: string,
+  args: readonly string[],
+  name = "nbdkit.sock",
+): Promise<ReferenceServer> {
+  const socket = `${dir}/${name}`;
+  return await start("nbdkit", ["--foreground", "--unix", socket, ...args], dir, socket);
+}
+
+async function start(
+  program: string,
+  args: readonly string[],
+  cwd: string,
+  socket: string,
+): Promise<ReferenceServer> {
+  const child = new Deno.Command(program, {
+    args: [...args],
+    cwd,
     stdin: "null",
     stdout: "null",
     stderr: "null",
@@ -38,13 +61,13 @@ export async function startReference(
   let hasEnded = false;
   child.status.then(() => hasEnded = true);
   while (!await accepts(socket)) {
-    if (hasEnded) throw new Error(`qemu-nbd ${args.join(" ")} has ended`);
+    if (hasEnded) throw new Error(`${program} ${args.join(" ")} has ended`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
   return {
     socket,
     async [Symbol.asyncDispose]() {
-      child.kill("SIGTERM");
+      if (!hasEnded) child.kill("SIGTERM");
       await child.status;
     },
   };
