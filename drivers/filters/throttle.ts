@@ -23,7 +23,7 @@ export const throttle: FormatDriver = {
   open(file, options, context) {
     try {
       return Promise.resolve(
-        new ThrottleNode(file, context, findGroup(options.string(GROUP), context)),
+        throttled(file, context, findGroup(options.string(GROUP), context)),
       );
     } catch (error) {
       return Promise.reject(error);
@@ -40,15 +40,23 @@ function findGroup(id: string | undefined, context: DriverContext): ThrottleGrou
   return groupOf(object);
 }
 
-/** A throttled node. Nobody gets at the files below but through it, as their requests have to be counted. */
-export class ThrottleNode extends FilterNode {
+/** A node on `file`, which is closed with it, that keeps to the limits of `group`. */
+export function throttled(
+  file: BlockNode,
+  context: DriverContext,
+  group: ThrottleGroup,
+): BlockNode {
+  return new ThrottleNode(file, context, group);
+}
+
+/** Nobody gets at the files below but through it, as their requests have to be counted. */
+class ThrottleNode extends FilterNode {
   readonly driver = "throttle";
   readonly packs?: boolean;
   readonly packer?: PackTarget;
   readonly packsPlainly?: boolean;
   readonly #group: ThrottleGroup;
 
-  /** A node on `file` that keeps to the limits of `group`. */
   constructor(file: BlockNode, context: DriverContext, group: ThrottleGroup) {
     super(file, context);
     this.#group = group;
@@ -99,13 +107,12 @@ export class ThrottleNode extends FilterNode {
   /** Copies are told where data are, but not how to get them without this node. */
   async locate(offset: number, length: number): Promise<Extent> {
     const extent = await (this.filtered.locate?.(offset, length) ?? this.extent(offset, length));
-    const { state, hole, stored, unknown } = extent;
+    const { state, hole, unknown } = extent;
     return {
       length: extent.length,
       state,
       compressed: false,
       ...(hole === undefined ? {} : { hole }),
-      ...(stored === undefined ? {} : { stored }),
       ...(unknown === undefined ? {} : { unknown }),
     };
   }

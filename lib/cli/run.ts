@@ -157,9 +157,9 @@ async function runTopLevel(
     if (item.kind === "operand") {
       words.push(item.text);
     } else if (item.spec === STANDARD_OPTIONS.help) {
-      const { FORMATS, PROTOCOLS } = await import("../../drivers/mod.ts");
+      const { FILTERS, FORMATS, PROTOCOLS } = await import("../../drivers/mod.ts");
       const { generalHelp } = await import("./help.ts");
-      const drivers = [...FORMATS, ...PROTOCOLS].map(({ name }) => name);
+      const drivers = [...FORMATS, ...FILTERS, ...PROTOCOLS].map(({ name }) => name);
       terminal.stdout.write(generalHelp(io.program, commands, drivers));
       return 0;
     } else if (item.spec === STANDARD_OPTIONS.version) {

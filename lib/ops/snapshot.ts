@@ -167,7 +167,7 @@ export async function deleteSnapshot(
 export async function selectSnapshot(node: BlockNode, selector: SnapshotSelector): Promise<void> {
   const failure = "Failed to load snapshot: ";
   const { list, select } = node.snapshots ?? {};
-  if (list === undefined || (select === undefined && list().length > 0)) {
+  if (list === undefined || select === undefined) {
     throw new ImageError(
       `${failure}Block format '${node.driver}' used by device '' does not support temporarily loading ` +
         "internal snapshots",
@@ -182,7 +182,7 @@ export async function selectSnapshot(node: BlockNode, selector: SnapshotSelector
   const snapshot = typeof selector === "string"
     ? find(snapshots, { id: selector }) ?? find(snapshots, { name: selector })
     : find(snapshots, selector);
-  if (snapshot === undefined || select === undefined) {
+  if (snapshot === undefined) {
     throw new ImageError(`${failure}Can't find snapshot`, {
       errno: "ENOENT",
       file: node.filename,

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { LeakyBucket } from "../../../drivers/filters/leaky_bucket.ts";
-import { throttle, ThrottleNode } from "../../../drivers/filters/throttle.ts";
+import { throttle, throttled } from "../../../drivers/filters/throttle.ts";
 import { type Clock, ThrottleGroup } from "../../../drivers/filters/throttle_group.ts";
 import { ImageError } from "../../../lib/block/error.ts";
 import { READ_ONLY } from "../../../lib/block/mode.ts";
@@ -149,7 +149,7 @@ Deno.test("nodes of a group share its limits, whatever they do", async () => {
   const limited = group(clock, { "bps-total": 1000 });
   const context = driverContext("x", { ...READ_ONLY, writable: true }, QUIET);
   const nodes = [1, 2].map(() =>
-    new ThrottleNode(new MemoryNode({ bytes: new Uint8Array(4096) }), context, limited)
+    throttled(new MemoryNode({ bytes: new Uint8Array(4096) }), context, limited)
   );
   const bytes = new Uint8Array(1000);
   const work = async () => {
@@ -167,8 +167,8 @@ Deno.test("nodes of a group share its limits, whatever they do", async () => {
 Deno.test("copies cannot get around a throttled node", async () => {
   const file = new MemoryNode({ bytes: new Uint8Array(4096).fill(1) });
   const context = driverContext("x", READ_ONLY, QUIET);
-  const node = new ThrottleNode(file, context, group(new FakeClock(), {}));
-  const { state, length, file: below, offset } = await node.locate(512, 1000);
+  const node = throttled(file, context, group(new FakeClock(), {}));
+  const { state, length, file: below, offset } = await node.locate!(512, 1000);
   assertEquals({ state, length, below, offset }, {
     state: "data",
     length: 1000,
