@@ -4,6 +4,7 @@ import { join } from "@std/path";
 import { deflateSync } from "node:zlib";
 import { ChunkType, type DmgChunk, dmgImage } from "../tests/_dmg.ts";
 import { ProgramBytes, RandomBytes, writeAt } from "./_disk.ts";
+import { serveFolder } from "./_web.ts";
 
 const KiB = 1 << 10;
 const MiB = 1 << 20;
@@ -13,6 +14,7 @@ export class PeerData {
   readonly #dir: string;
   readonly #scale: number;
   readonly #made = new Map<string, Promise<void>>();
+  #web: string | undefined;
 
   /** In `dir`; sizes are multiplied by `scale`. */
   constructor(dir: string, scale: number) {
@@ -231,6 +233,27 @@ export class PeerData {
       }
       await this.#reference("convert", "-O", "qcow2", "alternating.img", "alternating.qcow2");
       await Deno.remove(path);
+    });
+  }
+
+  /** The URL of a file here on a server that answers 10 milliseconds late. */
+  url(name: string): string {
+    this.#web ??= serveFolder(this.#dir, 10);
+    return `${this.#web}/${name}`;
+  }
+
+  /** 64 MiB of program files as compressed qcow2. */
+  fewProgramsCompressed(): Promise<string> {
+    return this.#once("few.qcow2", async (path) => {
+      const raw = `${path}.raw`;
+      {
+        using file = Deno.openSync(raw, { write: true, createNew: true });
+        using program = new ProgramBytes();
+        const piece = new Uint8Array(MiB);
+        for (let i = 0; i < 64 * this.#scale; i++) writeAt(file, i * MiB, program.fill(piece));
+      }
+      await this.#reference("convert", "-c", "-f", "raw", "-O", "qcow2", raw, path);
+      await Deno.remove(raw);
     });
   }
 
