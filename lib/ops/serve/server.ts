@@ -14,6 +14,9 @@ import { Transmission } from "./transmission.ts";
 /** A client has to say what it wants within this time, milliseconds. */
 const HANDSHAKE_TIME = 10_000;
 
+/** How long a client waits for another to leave before it is told that there is no room, milliseconds. */
+const WAITING_TIME = 5000;
+
 /** When the server stops, clients get this long to take their answers, milliseconds. */
 const FAREWELL_TIME = 2000;
 
@@ -60,7 +63,7 @@ export class NbdServer implements AsyncDisposable {
   /** Clients after the handshake. */
   #served = 0;
   /** Those that wait until one of these leaves. */
-  readonly #waiting: (() => void)[] = [];
+  readonly #waiting = new Set<() => void>();
   /** Lets the next client in. */
   #roomForMore: (() => void) | undefined;
 
@@ -111,7 +114,7 @@ export class NbdServer implements AsyncDisposable {
     this.#stopping = true;
     this.#stopped.resolve();
     this.#roomForMore?.();
-    for (const wake of this.#waiting.splice(0)) wake();
+    for (const wake of this.#waiting) wake();
   }
 
   async #accept(): Promise<void> {
@@ -169,18 +172,36 @@ export class NbdServer implements AsyncDisposable {
   /** Waits until there is room for one more to be served; `false` if there will be none. */
   async #enter(): Promise<boolean> {
     const { shared } = this.#settings;
+    const end = performance.now() + WAITING_TIME;
     while (!this.#stopping && shared > 0 && this.#served >= shared) {
-      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+      const left = end - performance.now();
+      if (left <= 0) return false;
+      await this.#vacancy(left);
     }
     if (this.#stopping) return false;
     this.#served++;
     return true;
   }
 
+  /** Waits until a client leaves, the server stops, or for this many milliseconds. */
+  #vacancy(most: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const wake = () => {
+      clearTimeout(timer);
+      this.#waiting.delete(wake);
+      resolve();
+    };
+    const timer = setTimeout(wake, most);
+    this.#waiting.add(wake);
+    return promise;
+  }
+
   #leave(): void {
     this.#served--;
-    this.#waiting.shift()?.();
-    if (this.#settings.once && this.#served === 0 && this.#waiting.length === 0) {
+    // The one that waits longest.
+    const [wake] = this.#waiting;
+    wake?.();
+    if (this.#settings.once && this.#served === 0 && wake === undefined) {
       this.#beginToStop();
     }
   }
