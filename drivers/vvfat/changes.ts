@@ -109,7 +109,17 @@ function matchItems(before: DiskItem, after: ParsedItem): Map<ParsedItem, DiskIt
   for (const [parent, item] of pairs) {
     if (!origins.has(item)) match(item, origins.get(parent)?.children.get(item.name));
   }
+  for (const [parent, item] of pairs) keepCase(item, parent, origins.get(item));
   return origins;
+}
+
+/** What lost nothing of its name but its case, as tools do that move short names alone, keeps that, too. */
+function keepCase(item: ParsedItem, parent: ParsedItem, origin: DiskItem | undefined): void {
+  if (origin === undefined || !item.isShort || parent.children.has(origin.name)) return;
+  if (item.name.toLowerCase() !== origin.name.toLowerCase()) return;
+  parent.children.delete(item.name);
+  item.name = origin.name;
+  parent.children.set(item.name, item);
 }
 
 /** Whether a file holds what it did. What was written may have been the same. */

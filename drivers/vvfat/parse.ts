@@ -18,7 +18,9 @@ const MAX_ITEMS = 1_000_000;
 /** A file or folder as the disk has it. */
 export interface ParsedItem {
   /** As it is to be called in the folder; empty at the top. */
-  readonly name: string;
+  name: string;
+  /** It has a short name alone, whose case means little. */
+  readonly isShort: boolean;
   /** Its clusters, in order; none at the top. */
   readonly clusters: readonly number[];
   /** Bytes of the file. */
@@ -171,7 +173,7 @@ class Parser {
       if (clusters.length < divideUp(size, CLUSTER)) {
         throw inconsistent(`'/${path}' has fewer clusters than its size takes`);
       }
-      return item({ name, clusters, size, modified });
+      return item({ name, isShort: !isLong, clusters, size, modified });
     }
     if (clusters.length === 0) throw inconsistent(`the folder '/${path}' has no clusters`);
     const directory = new Uint8Array(clusters.length * CLUSTER);
@@ -181,7 +183,7 @@ class Parser {
         directory.subarray(i * CLUSTER, (i + 1) * CLUSTER),
       );
     }
-    return item({ name, clusters, modified, directory });
+    return item({ name, isShort: !isLong, clusters, modified, directory });
   }
 
   /** The clusters from `first` on, which are nobody else's. Every cluster is taken once, so it ends. */
@@ -213,6 +215,7 @@ class Parser {
 
 function item(parts: Partial<ParsedItem> & { readonly name: string }): ParsedItem {
   return {
+    isShort: false,
     clusters: [],
     size: 0,
     modified: 0,

@@ -1,9 +1,9 @@
 /** NBD servers and clients of others. */
 
-/** Whether a program is installed. */
-export function isInstalled(program: string): boolean {
+/** Whether a program is installed: `question` is an argument with which it does nothing but end well. */
+export function isInstalled(program: string, question = "--version"): boolean {
   try {
-    return new Deno.Command(program, { args: ["--version"], stdout: "null", stderr: "null" })
+    return new Deno.Command(program, { args: [question], stdout: "null", stderr: "null" })
       .outputSync().success;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return false;
@@ -12,7 +12,8 @@ export function isInstalled(program: string): boolean {
 }
 
 /** For `Deno.test({ ignore })` of tests that cannot do without libnbd's programs. */
-export const ignoreWithoutLibnbd: boolean = !["nbdinfo", "nbdcopy"].every(isInstalled) &&
+export const ignoreWithoutLibnbd: boolean =
+  !["nbdinfo", "nbdcopy"].every((program) => isInstalled(program)) &&
   !Deno.env.get("QIMG_REQUIRE_REFERENCE");
 
 /** A server that has begun to listen. */
