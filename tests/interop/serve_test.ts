@@ -257,3 +257,68 @@ sameTalk("images with clusters", async (talk) => {
   await talk.request({ command: read, flags: dontFragment, offset: 0, length: MIB });
   await talk.bye();
 }, { writable: true, format: "qcow2" });
+
+/** Images with data, zeros and nothing, in places that formats tell apart in ways of their own. */
+const MAPPED: readonly (readonly [format: string, ...options: string[]])[] = [
+  ["raw"],
+  ["qcow2"],
+  ["qcow2", "-o", "preallocation=metadata"],
+  ["qcow2", "-o", "preallocation=falloc"],
+  ["qcow2", "-o", "extended_l2=on"],
+  ["qcow2", "-b", "base", "-F", "raw"],
+  ["qed", "-b", "base", "-F", "raw"],
+  ["vmdk"],
+  ["vmdk", "-o", "subformat=twoGbMaxExtentSparse"],
+  ["vdi"],
+  ["vdi", "-o", "static=on"],
+  ["vhdx"],
+  ["vpc", "-o", "force_size=on"],
+  ["parallels"],
+];
+
+for (const [format, ...options] of MAPPED) {
+  Deno.test({
+    name: `both servers tell where ${[format, ...options].join(" ")} has data`,
+    ignore: reference.ignore,
+    async fn() {
+      await using dir = await tempDir();
+      const cwd = { cwd: dir.path };
+      await useReference(["create", "-q", "-f", "raw", "base", "6M"], cwd);
+      const base = ["write -q -P 1 0 1M", "write -q -P 1 5M 64k"];
+      const changes = ["write -q -P 2 512k 1000k", "write -q -z 2M 1M", "write -q -P 3 4M 512"];
+      await useReference(["-f", "raw", ...base.flatMap((line) => ["-c", line]), "base"], {
+        ...cwd,
+        tool: "qemu-io",
+      });
+      await useReference(["create", "-q", "-f", format, ...options, "disk", "8M"], cwd);
+      await useReference(["-f", format, ...changes.flatMap((line) => ["-c", line]), "disk"], {
+        ...cwd,
+        tool: "qemu-io",
+      });
+      const conversation = async (talk: NbdTalk) => {
+        await talk.goTo("", { contexts: ["base:allocation"] });
+        // The smallest request that is handed on as it is may be another one.
+        talk.transcript.length = 0;
+        await talk.request({ command: blockStatus, length: 8 * MIB });
+        for (const offset of [0, 65536, MIB, 2 * MIB, 5 * MIB - 512]) {
+          const flags = requestOne;
+          await talk.request({ command: blockStatus, flags, offset, length: 3 * MIB });
+        }
+        await talk.bye();
+      };
+      const filename = dir.file("disk");
+      const socket = dir.file("ours");
+      const ours = await talkTo(
+        socket,
+        conversation,
+        () => serveImage({ filename, format }, { address: { socket }, shared: 1 }),
+      );
+      const theirs = await talkTo(
+        dir.file("theirs"),
+        conversation,
+        () => startReference(dir.path, ["-r", "-f", format, filename], "theirs"),
+      );
+      assertEquals(ours, theirs);
+    },
+  });
+}
