@@ -34,9 +34,8 @@ const EXPORT_SEPARATOR = ":exportname=";
  */
 export function exportAddress(filename: string, options: OptionSet): ExportAddress {
   if (filename !== "") {
-    for (const key of NAMED) {
-      const [given] = options.keys(key);
-      if (given === undefined) continue;
+    const given = options.keys("").find((key) => NAMED.some((name) => key.startsWith(name)));
+    if (given !== undefined) {
       throw invalid(`Option '${given}' cannot be used with a file name`, given);
     }
   }

@@ -16,23 +16,25 @@ export interface Failure {
   readonly exitCode: number;
 }
 
-/**
- * Describes any thrown value. `restricted`: the program gave up permissions of
- * its own accord, so that advice to grant them would be no help.
- */
-export function describeFailure(
-  error: unknown,
-  { restricted = false }: { restricted?: boolean } = {},
-): Failure {
+/** What the program gave up of its own accord, so that advice to grant it would be no help. */
+export interface Surrender {
+  /** Any permission. */
+  readonly restricted?: boolean;
+  /** The network. */
+  readonly isOffline?: boolean;
+}
+
+/** Describes any thrown value. */
+export function describeFailure(error: unknown, surrender: Surrender = {}): Failure {
   // What went wrong first is what the user can do something about.
-  if (error instanceof SuppressedError) return describeFailure(error.suppressed, { restricted });
+  if (error instanceof SuppressedError) return describeFailure(error.suppressed, surrender);
   const denied = deniedPermission(error);
   if (
     error instanceof CommandError || error instanceof ImageError || error instanceof HostError
   ) {
     const hints = [
       "hint" in error ? error.hint : undefined,
-      denied === undefined ? undefined : denialHint(denied, error.message, restricted),
+      denied === undefined ? undefined : denialHint(denied, error.message, surrender),
     ].filter((hint) => hint !== undefined);
     return {
       message: error.message,
@@ -41,7 +43,7 @@ export function describeFailure(
     };
   }
   if (denied !== undefined) {
-    return { message: denied, hint: denialHint(denied, denied, restricted), exitCode: 1 };
+    return { message: denied, hint: denialHint(denied, denied, surrender), exitCode: 1 };
   }
   const what = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
   return { message: `internal error: ${what}`, hint: undefined, exitCode: 1 };
@@ -58,10 +60,18 @@ function deniedPermission(error: unknown): string | undefined {
 }
 
 /** What there is to say of a missing permission below a message. */
-function denialHint(denied: string, message: string, restricted: boolean): string | undefined {
+function denialHint(
+  denied: string,
+  message: string,
+  { restricted = false, isOffline = false }: Surrender,
+): string | undefined {
   if (restricted && denied.includes("--allow-all")) {
     return "Deno opens files below /dev, /proc and /sys for a process with all permissions only;\n" +
       "this one keeps them when such a file is named on the command line.";
+  }
+  if (isOffline && denied.includes("--allow-net")) {
+    return "The server is not named on the command line, and the network was given up. To name its\n" +
+      "driver will do: --image-opts driver=FMT,file.filename=FILENAME,backing.file.driver=nbd";
   }
   return message.includes(denied) ? undefined : denied;
 }

@@ -101,6 +101,8 @@ class Terminal {
   subject: string;
   /** Permissions were given up, so that advice to grant them would be no help. */
   restricted = false;
+  /** The network was. */
+  isOffline = false;
 
   constructor(io: CliIo) {
     this.program = io.program;
@@ -134,7 +136,7 @@ class Terminal {
       this.line(`${this.subject}: ${error.message}`, this.#tryHelp());
       return 1;
     }
-    const { message, hint, exitCode } = describeFailure(error, { restricted: this.restricted });
+    const { message, hint, exitCode } = describeFailure(error, this);
     this.error(message, error instanceof UsageError ? this.#tryHelp() : hint);
     return exitCode;
   }
@@ -202,6 +204,7 @@ async function runCommand(
     if (io.restrict === undefined) return;
     const dropped = await io.restrict(access);
     terminal.restricted ||= dropped.length > 0;
+    terminal.isOffline ||= dropped.includes("net");
   };
   await restrict(command.access(options, operands));
   using signals = io.watchSignals?.() ?? NO_SIGNALS;
