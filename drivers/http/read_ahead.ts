@@ -23,7 +23,7 @@ const LONGEST_RUN = 512 << 10;
 const MOST_RUNS = 16;
 
 /** Bytes that are kept. */
-const CAPACITY = 32 << 20;
+const CAPACITY = 16 << 20;
 
 /** Bytes that nobody has asked for yet, of a reader and of all. */
 const MOST_AHEAD = CAPACITY / 2;
