@@ -95,40 +95,17 @@ class CopyOnReadNode extends FilterNode {
     await this.#lock.run(() => super.discard(offset, length));
   }
 
-  /** What a copy reads from backing files it has to read here. */
-  async locate(offset: number, length: number): Promise<Extent> {
-    const extent = await this.filtered.extent(offset, length);
-    if (extent.state !== "unallocated") return extent;
-    const { length: run, depth } = await this.#level(offset, extent.length);
-    return depth === undefined
-      ? { length: run, state: "unallocated", compressed: false }
-      : { length: run, state: "data", compressed: false };
+  locate(offset: number, length: number): Promise<Extent> {
+    return this.locateAll(offset, length);
   }
 
   /** The first run that is read in one way. */
   async #run(offset: number, length: number): Promise<{ length: number; isCopied: boolean }> {
     const extent = await this.filtered.extent(offset, length);
     if (extent.state !== "unallocated") return { length: extent.length, isCopied: false };
-    const { length: run, depth } = await this.#level(offset, extent.length);
+    const { length: run, depth } = await this.levelBehind(offset, extent.length);
     const isCopied = depth === undefined ? this.#copiesNothing : depth <= this.#depth;
     return { length: run, isCopied };
-  }
-
-  /** Which backing file has the first run, 1 for the first; `undefined` if none has. */
-  async #level(
-    offset: number,
-    length: number,
-  ): Promise<{ length: number; depth: number | undefined }> {
-    let run = length;
-    let depth = 1;
-    let node = this.filtered.backing?.node ?? null;
-    for (; node !== null && offset < node.length; node = node.backing?.node ?? null) {
-      const extent = await node.extent(offset, Math.min(run, node.length - offset));
-      run = extent.length;
-      if (extent.state !== "unallocated") return { length: run, depth };
-      depth++;
-    }
-    return { length: run, depth: undefined };
   }
 
   /** Copies what is not yet allocated of the clusters that a range touches. */

@@ -104,16 +104,12 @@ class ThrottleNode extends FilterNode {
     await super.discard(offset, length);
   }
 
-  /** Copies are told where data are, but not how to get them without this node. */
-  async locate(offset: number, length: number): Promise<Extent> {
-    const extent = await (this.filtered.locate?.(offset, length) ?? this.extent(offset, length));
-    const { state, hole, unknown } = extent;
-    return {
-      length: extent.length,
-      state,
-      compressed: false,
-      ...(hole === undefined ? {} : { hole }),
-      ...(unknown === undefined ? {} : { unknown }),
-    };
+  /** It may be known where the bytes are, but not be read there. */
+  override async extent(offset: number, length: number): Promise<Extent> {
+    return { ...await super.extent(offset, length), guarded: true };
+  }
+
+  locate(offset: number, length: number): Promise<Extent> {
+    return this.locateAll(offset, length);
   }
 }

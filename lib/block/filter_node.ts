@@ -73,6 +73,38 @@ export abstract class FilterNode implements BlockNode {
     return this.filtered.extent(offset, length);
   }
 
+  /**
+   * `locate` of a filter that has to see all that is read: what backing files have is to be read here,
+   * and not from them.
+   */
+  protected async locateAll(offset: number, length: number): Promise<Extent> {
+    const extent = await this.extent(offset, length);
+    if (extent.state !== "unallocated") return extent;
+    const { length: run, depth } = await this.levelBehind(offset, extent.length);
+    return {
+      length: run,
+      state: depth === undefined ? "unallocated" : "data",
+      compressed: false,
+    };
+  }
+
+  /** Which backing file has the first run at `offset`: 1 for the first, `undefined` if none has. */
+  protected async levelBehind(
+    offset: number,
+    length: number,
+  ): Promise<{ readonly length: number; readonly depth: number | undefined }> {
+    let run = length;
+    let depth = 1;
+    for (let node = this.backing?.node ?? null; node !== null && offset < node.length;) {
+      const extent = await node.extent(offset, Math.min(run, node.length - offset));
+      run = extent.length;
+      if (extent.state !== "unallocated") return { length: run, depth };
+      depth++;
+      node = node.backing?.node ?? null;
+    }
+    return { length: run, depth: undefined };
+  }
+
   flush(): Promise<void> {
     return this.filtered.flush();
   }

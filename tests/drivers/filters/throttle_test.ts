@@ -1,13 +1,20 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { LeakyBucket } from "../../../drivers/filters/leaky_bucket.ts";
 import { throttle, throttled } from "../../../drivers/filters/throttle.ts";
-import { type Clock, ThrottleGroup } from "../../../drivers/filters/throttle_group.ts";
+import { type Clock, groupOf, ThrottleGroup } from "../../../drivers/filters/throttle_group.ts";
 import { ImageError } from "../../../lib/block/error.ts";
 import { READ_ONLY } from "../../../lib/block/mode.ts";
 import { OptionSet } from "../../../lib/block/options.ts";
 import { driverContext } from "../../../lib/graph/context.ts";
 import { QUIET } from "../../../lib/graph/environment.ts";
+import { openImage } from "../../../lib/graph/open.ts";
+import { loadNative } from "../../../lib/io/native.ts";
+import { convertImage } from "../../../lib/ops/convert.ts";
+import { createImage } from "../../../lib/ops/create.ts";
 import { MemoryNode } from "../../_memory_node.ts";
+import { tempDir } from "../../_temp.ts";
+
+loadNative();
 
 /** A clock that goes on only when somebody waits: whoever waits for the earliest time is woken first. */
 class FakeClock implements Clock {
@@ -168,16 +175,53 @@ Deno.test("copies cannot get around a throttled node", async () => {
   const file = new MemoryNode({ bytes: new Uint8Array(4096).fill(1) });
   const context = driverContext("x", READ_ONLY, QUIET);
   const node = throttled(file, context, group(new FakeClock(), {}));
-  const { state, length, file: below, offset } = await node.locate!(512, 1000);
-  assertEquals({ state, length, below, offset }, {
-    state: "data",
-    length: 1000,
-    below: undefined,
-    offset: undefined,
-  });
+  for (const extent of [await node.extent(512, 1000), await node.locate!(512, 1000)]) {
+    const { state, length, guarded, offset } = extent;
+    assertEquals({ state, length, guarded, offset }, {
+      state: "data",
+      length: 1000,
+      guarded: true,
+      offset: 512,
+    });
+  }
   assert(!("allocator" in node) && !("local" in node));
-  // What `map` shows is another thing.
-  assertEquals((await node.extent(512, 1000)).offset, 512);
+});
+
+Deno.test("all that a copy reads is counted, also what is behind the image", async () => {
+  await using dir = await tempDir();
+  const options = { format: "qcow2", size: 1 << 20 } as const;
+  await createImage({ ...options, filename: dir.file("a") });
+  await createImage({ ...options, filename: dir.file("b"), backing: "a", backingFormat: "qcow2" });
+  {
+    await using image = await openImage(
+      { filename: dir.file("a") },
+      { ...READ_ONLY, writable: true },
+      QUIET,
+    );
+    await image.write(65536, new Uint8Array(300_000).fill(1));
+  }
+  const object = {
+    id: "g",
+    type: "throttle-group",
+    properties: new Map([["bps-total", "1000000000000"]]),
+  };
+  const counted = groupOf(object);
+  let bytes = 0;
+  const pass = counted.pass.bind(counted);
+  counted.pass = (direction, count) => {
+    bytes += count;
+    return pass(direction, count);
+  };
+  const name = (options: unknown) => `json:${JSON.stringify(options)}`;
+  const file = { driver: "qcow2", file: { driver: "file", filename: dir.file("b") } };
+  await convertImage({
+    sources: [{ filename: name({ driver: "throttle", "throttle-group": "g", file }) }],
+    target: dir.file("t"),
+    targetFormat: "raw",
+  }, { ...QUIET, objects: { get: (id) => id === "g" ? object : undefined } });
+  // In whole clusters; the rest of the disk is known to be zeros.
+  assertEquals(bytes, 5 * 65536);
+  assertEquals((await Deno.readFile(dir.file("t")))[65536], 1);
 });
 
 Deno.test("a throttled node needs its group", async () => {
