@@ -86,8 +86,9 @@ const BREATH = 20;
  * Sends requests to an image and measures how long they take.
  *
  * With several at a time, what lies plainly in local files is read and written through handles of their
- * own, one a request, so that a device has all of them to do. One after the other, and what only the image
- * itself can read or write, they are the image's.
+ * own, one a request, so that a device has all of them to do; what the page cache has this thread copies
+ * by turns with those that wait for devices. One after the other, and what only the image itself can read
+ * or write, they are the image's.
  *
  * ```ts
  * import { benchImage, createImage } from "@qimg/qimg";
@@ -240,7 +241,8 @@ class Bench implements Disposable {
         if (flush && this.#drain) this.#drained = Promise.withResolvers();
         const started = now;
         try {
-          const count = await this.#request(slot, offset, buffer);
+          const answer = this.#request(slot, offset, buffer);
+          const count = answer instanceof Promise ? await answer : answer;
           if (count !== this.#size) await this.#requestThrough(offset, buffer);
         } catch (error) {
           await this.#requestAgain(error, offset, buffer);
@@ -292,7 +294,11 @@ class Bench implements Disposable {
   }
 
   /** Answers with the bytes that were read or written; throws whatever. */
-  #request(slot: number, offset: number, buffer: Uint8Array): Promise<number | null> {
+  #request(
+    slot: number,
+    offset: number,
+    buffer: Uint8Array,
+  ): Promise<number | null> | number | null {
     if (this.#queue === undefined || offset + this.#size > this.#length) {
       return this.#requestThrough(offset, buffer);
     }

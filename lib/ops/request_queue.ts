@@ -39,8 +39,11 @@ interface Run {
 export class RequestQueue implements Disposable {
   readonly #node: BlockNode;
   readonly #files: ReadonlyMap<BlockNode, OpenFile>;
+  readonly #turns = new Turns();
   /** Where the last read was, or where all writes go. */
   #run: Run | undefined;
+  /** While it is found out where the next reads are. */
+  #looking: Promise<void> | undefined;
 
   private constructor(
     node: BlockNode,
@@ -71,25 +74,31 @@ export class RequestQueue implements Disposable {
   }
 
   /**
-   * Begins to fill `into` from `offset`, a range within the node. What the promise comes to when that has
+   * Fills `into` from `offset`, a range within the node, or begins to. What comes of it when that has
    * worked is the number of bytes; in all other cases the node has to do it, which also finds
    * the words for what is wrong.
    */
-  read(slot: number, offset: number, into: Uint8Array): Promise<number | null> {
+  read(slot: number, offset: number, into: Uint8Array): Promise<number | null> | number | null {
     const run = this.#run;
     const file = run && fileOf(run, offset, into.length);
     if (file === undefined) return this.#readElsewhere(slot, offset, into);
-    return file.queue.read(slot, run!.origin + offset, into);
+    const at = run!.origin + offset;
+    const { queue } = file;
+    if (queue.readNow === undefined || !this.#turns.isOwn()) return queue.read(slot, at, into);
+    return this.#turns.time(() => queue.readNow!(slot, at, into));
   }
 
   /**
-   * Begins to write `from` at `offset`, a range within the node, and answers as {@linkcode read} does.
+   * Writes `from` at `offset`, a range within the node, or begins to, and answers as {@linkcode read} does.
    */
-  write(slot: number, offset: number, from: Uint8Array): Promise<number> {
+  write(slot: number, offset: number, from: Uint8Array): Promise<number> | number {
     const run = this.#run;
     const file = run && fileOf(run, offset, from.length);
     if (file === undefined) return this.#writeElsewhere(slot, offset, from);
-    return file.queue.write(slot, run!.origin + offset, from);
+    const at = run!.origin + offset;
+    const { queue } = file;
+    if (queue.writeNow === undefined || !this.#turns.isOwn()) return queue.write(slot, at, from);
+    return this.#turns.time(() => queue.writeNow!(slot, at, from));
   }
 
   /** Closes the handles. */
@@ -98,12 +107,21 @@ export class RequestQueue implements Disposable {
   }
 
   async #readElsewhere(slot: number, offset: number, into: Uint8Array): Promise<number | null> {
+    // All slots come to the end of a run together, and one answer is enough: a file of many pages takes
+    // the host long to look through.
+    while (this.#looking !== undefined) await this.#looking;
     let run = this.#run;
     if (run === undefined || offset < run.start || offset >= run.end) {
-      run = this.#run = await this.#runAt(offset);
-      const file = fileOf(run, offset, into.length);
-      if (file !== undefined) return await file.queue.read(slot, run.origin + offset, into);
+      const looking = this.#runAt(offset);
+      this.#looking = looking.then(() => {}, () => {});
+      try {
+        run = this.#run = await looking;
+      } finally {
+        this.#looking = undefined;
+      }
     }
+    const file = fileOf(run, offset, into.length);
+    if (file !== undefined) return await file.queue.read(slot, run.origin + offset, into);
     await this.#node.read(offset, into);
     return into.length;
   }
@@ -158,6 +176,50 @@ export class RequestQueue implements Disposable {
     }
     await allocation.publish();
     return length;
+  }
+}
+
+/** Of so many requests this thread hands over one and does the others itself. */
+const TURN = 3;
+
+/** Milliseconds that a request may take this thread: as long as it takes to hand over several. */
+const QUICK = 0.05;
+
+/** As many in a row that were not quick are no accident. */
+const SLOW = 4;
+
+/** Requests that are all handed over then, at first. */
+const PAUSE = 1000;
+
+/**
+ * Who does a request. What the page cache has is there in a microsecond, while it takes ten to hand it
+ * over: so this thread is one of those that do requests, with the others having theirs meanwhile. Where a
+ * device has to be waited for, all are handed over, and ever more before the next attempt.
+ */
+class Turns {
+  #left = TURN;
+  #slow = 0;
+  #pause = PAUSE;
+
+  /** Whether the next one is for this thread. */
+  isOwn(): boolean {
+    if (--this.#left >= TURN) return false;
+    if (this.#left > 0) return true;
+    this.#left = TURN;
+    return false;
+  }
+
+  /** Does one in this thread. */
+  time<T>(request: () => T): T {
+    const started = performance.now();
+    const result = request();
+    if (performance.now() - started <= QUICK) this.#slow = 0;
+    else if (++this.#slow >= SLOW) {
+      this.#left = TURN + this.#pause;
+      this.#pause *= 2;
+      this.#slow = SLOW - 1;
+    }
+    return result;
   }
 }
 
