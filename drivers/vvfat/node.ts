@@ -101,6 +101,7 @@ export class FolderNode implements BlockNode {
     return Promise.resolve(undefined);
   }
 
+  /** Makes the folder like the disk, and lets go of it. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       await this.#changes?.close();

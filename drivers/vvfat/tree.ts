@@ -2,6 +2,7 @@ import type { FatTable } from "./fat_table.ts";
 
 /** What tells a file of the host from others, and from itself at another time. */
 export interface HostIdentity {
+  /** The number of its file system. */
   readonly device: number;
   /** `null` where the host has no numbers for files. */
   readonly inode: number | null;
