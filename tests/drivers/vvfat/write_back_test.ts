@@ -316,3 +316,20 @@ Deno.test("a file system with more bits than that is not written", () =>
     );
     assert(error.message.endsWith("Changes can be written back with FAT12 and FAT16 only"));
   }));
+
+refused(
+  "everything that was done before something fails is taken back",
+  { "a": "1", "b": "2", "d": null, "d/f": "3", "e": "4" },
+  (folder, top) => {
+    folder.editor.rename("a", "d/z");
+    folder.editor.rename("d", "moved");
+    folder.editor.remove("b");
+    folder.editor.makeFolder("new");
+    folder.editor.write("e", bytes("other"));
+    folder.editor.write("new/c", bytes("5"));
+    // Comes after the others: the folder is made, and then it is in the way.
+    folder.editor.write("zzz", bytes("new"));
+    Deno.writeTextFileSync(`${top}/zzz`, "precious");
+  },
+  /is there already/,
+);
