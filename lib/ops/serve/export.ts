@@ -50,7 +50,7 @@ export interface ExportSettings {
   readonly shared: boolean;
   /** What block status can tell. */
   readonly contexts: readonly MetaContext[];
-  /** Called when something is about to be written. */
+  /** Called when something was written. */
   changed(): void;
 }
 
@@ -97,9 +97,7 @@ export class DiskExport {
 
   /** Writes `from`. */
   async write(offset: number, from: Uint8Array): Promise<void> {
-    this.#changed();
-    if (this.#turns === undefined) return await this.#node.write(offset, from);
-    await this.#turns.run(() => this.#write(offset, from));
+    await this.#change(() => this.#write(offset, from));
   }
 
   /**
@@ -112,27 +110,22 @@ export class DiskExport {
     length: number,
     { unmap, fast }: { unmap: boolean; fast: boolean },
   ): Promise<void> {
-    this.#changed();
     const flags = { unmap, ...(fast ? { noFallback: true } : {}) };
-    await inStretches(offset, length, async (at, part) => {
-      if (this.#turns === undefined) return await this.#node.writeZeroes(at, part, flags);
-      await this.#turns.run(async () => {
+    await inStretches(offset, length, (at, part) =>
+      this.#change(async () => {
         const { begin, end } = this.#blocksWithin(at, part);
         if (begin >= end) return await this.#write(at, new Uint8Array(part));
         await this.#node.writeZeroes(begin, end - begin, flags);
         if (at < begin) await this.#write(at, new Uint8Array(begin - at));
         if (end < at + part) await this.#write(end, new Uint8Array(at + part - end));
-      });
-    });
+      }));
   }
 
   /** Says that nobody needs these bytes any more. */
   async trim(offset: number, length: number): Promise<void> {
     await inStretches(offset, length, async (at, part) => {
       const { begin, end } = this.#blocksWithin(at, part);
-      if (begin >= end) return;
-      if (this.#turns === undefined) return await this.#node.discard(begin, end - begin);
-      await this.#turns.run(() => this.#node.discard(begin, end - begin));
+      if (begin < end) await this.#change(() => this.#node.discard(begin, end - begin));
     });
   }
 
@@ -163,6 +156,16 @@ export class DiskExport {
       }
     }
     if (run.length > 0) yield run;
+  }
+
+  /** Changes the disk, in turn where that is necessary. */
+  async #change(change: () => Promise<void>): Promise<void> {
+    try {
+      await (this.#turns === undefined ? change() : this.#turns.run(change));
+    } finally {
+      // Afterwards: what others learned meanwhile may have been out of date.
+      this.#changed();
+    }
   }
 
   /** A write in its turn. */
