@@ -242,10 +242,6 @@ const qcow2 = (file: string, rules: string) =>
 sameForEach("blkdebug below qcow2", [
   `compare --image-opts ${qcow2("q", "align=4k,max-transfer=4k")} driver=qcow2,file.filename=q`,
   `check --image-opts ${qcow2("q", "align=4k")}`,
-  `info --image-opts ${qcow2("q", "inject-error.0.event=none,inject-error.0.iotype=read")}`,
-  `map --output=json --image-opts ${
-    qcow2("q", "inject-error.0.event=none,inject-error.0.sector=384")
-  }`,
 ], { given: IMAGES });
 
 for (
