@@ -224,7 +224,108 @@ for (
     [["info", "-b", "--image-opts", `${FILTERED}o`], []],
     [["info", "-f", "preallocate", "q"], []],
     [["info", "-f", "throttle", "q"], []],
+    [["bitmap", "--remove", "--image-opts", `${FILTERED}q`, "b"], ["q"]],
+    [["rebase", "--image-opts", `${FILTERED}o`, "-u", "-b", "r", "-F", "raw"], ["o"]],
+    [["rebase", "--image-opts", `${FILTERED}o`, "-b", "r", "-F", "raw"], ["o"]],
+    [["rebase", "--image-opts", `${FILTERED}o`, "-b", ""], ["o"]],
+    [["commit", "-b", "q", "--image-opts", `${FILTERED}o`], ["o", "q"]],
+    [["snapshot", "-a", "s", "--image-opts", `${FILTERED}q`], ["q"]],
+    [["snapshot", "-d", "s", "--image-opts", `${FILTERED}q`], ["q"]],
+    [["convert", "-l", "s", "--image-opts", `${FILTERED}q`, "t"], []],
+    [[
+      "convert",
+      "-l",
+      "s",
+      "--image-opts",
+      "driver=raw,file.driver=qcow2,file.file.filename=q",
+      "t",
+    ], []],
+    [["dd", "--image-opts", `if=${FILTERED}q`, "of=t", "bs=64k"], []],
+    [
+      [
+        "resize",
+        "--image-opts",
+        "driver=copy-on-read,file.driver=qcow2,file.file.filename=o",
+        "3M",
+      ],
+      ["o"],
+    ],
+    [[
+      "resize",
+      "--preallocation=full",
+      "--image-opts",
+      "driver=preallocate,file.driver=raw,file.file.filename=r",
+      "3M",
+    ], []],
+    [[
+      "resize",
+      "--shrink",
+      "--image-opts",
+      "driver=raw,file.driver=preallocate,file.file.filename=r",
+      "64k",
+    ], []],
+    [[
+      "compare",
+      "--image-opts",
+      "driver=copy-on-read,file.read-only=off,file.driver=qcow2,file.file.filename=o",
+      "driver=raw,file.filename=r",
+    ], []],
   ] as const
 ) {
   same(run.join(" "), { given: IMAGES, run, images: [...images] });
+}
+
+/** Definitions of throttle groups, good and bad. */
+const GROUPS: readonly string[] = [
+  "limits.iops-total=5",
+  "limits.iops-total=-5",
+  "limits.iops-total=abc",
+  "limits.iops-total-max-length=0",
+  "limits.iops-size=5",
+  "limits.bps-total-max-length=99999999999",
+  "limits.bps-total.x=5",
+  "limits.foo=5",
+  "limits=5",
+  "x-iops-total=0x10",
+  "x-iops-total=09",
+  "x-iops-total=-1",
+  "x-iops-total=1k",
+  "x-iops-total-max=5",
+  "x-iops-total=5,x-iops-total-max=3",
+  "x-iops-total=5,x-iops-total-max-length=3",
+  "x-bps-total=1,x-bps-read=5",
+  "x-bps-total=1000000000000001",
+  "x-bps-total=5,x-bps-total-max=9,x-bps-total-max-length=5000000000",
+  "x-bps-total=5,x-bps-total-max=900000000000,x-bps-total-max-length=500000",
+  "foo=1",
+];
+for (const limits of GROUPS) {
+  same(`a throttle group: ${limits}`, {
+    run: [
+      "info",
+      "--object",
+      `throttle-group,id=x,${limits}`,
+      "--image-opts",
+      "driver=throttle,throttle-group=x,file.driver=null-co",
+    ],
+  });
+}
+for (
+  const limits of [
+    '"limits":{"iops-total":5}',
+    '"limits":{"iops-total":"5"}',
+    '"x-iops-total":5',
+    '"x-iops-total":5.5',
+    '"limits":5',
+  ]
+) {
+  same(`a throttle group: ${limits}`, {
+    run: [
+      "info",
+      "--object",
+      `{"qom-type":"throttle-group","id":"x",${limits}}`,
+      "--image-opts",
+      "driver=throttle,throttle-group=x,file.driver=null-co",
+    ],
+  });
 }
