@@ -1,5 +1,5 @@
 import type { DriverContext } from "../../lib/block/driver.ts";
-import { ImageError } from "../../lib/block/error.ts";
+import { during, ImageError } from "../../lib/block/error.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { Errno } from "../../lib/io/errno.ts";
 import {
@@ -45,12 +45,12 @@ export function geometryOf(header: Qcow2Header): Geometry {
  */
 export async function readHeader(file: BlockNode, context: DriverContext): Promise<Qcow2Header> {
   const head = new Uint8Array(HEADER_LENGTH_V3);
-  await readPadded(file, 0, head);
+  await during("Could not read qcow2 header", () => readPadded(file, 0, head));
   const fixed = new FixedFields(head, context);
   const { header, length, extensionsEnd } = fixed.identify();
 
   const cluster = new Uint8Array(2 ** header.clusterBits);
-  await readPadded(file, 0, cluster);
+  await during("Could not read qcow2 header", () => readPadded(file, 0, cluster));
   if (length > HEADER_LENGTH_V3) {
     header.unknownFields = cluster.slice(HEADER_LENGTH_V3, length);
   }

@@ -5,7 +5,7 @@
  * @module
  */
 import type { DriverContext } from "../../lib/block/driver.ts";
-import { ImageError, reasonText } from "../../lib/block/error.ts";
+import { during, ImageError, reasonText } from "../../lib/block/error.ts";
 import type { InfoValue } from "../../lib/block/capabilities.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import { OptionSet } from "../../lib/block/options.ts";
@@ -55,8 +55,8 @@ export async function openImage(
   image.overlap.structures = settings.structures;
   image.lazyRefcounts = settings.lazyRefcounts;
   Object.assign(image.discards, settings.discards);
-  await loadL1(image);
-  await image.refcounts.load();
+  await during("Could not initialize refcount handling", () => image.refcounts.load());
+  await during("Could not read L1 table", () => loadL1(image));
   try {
     await openDataFile(image);
     const encrypt = await encryptionDetails(file, header, context);
