@@ -81,6 +81,7 @@ export type { Progress } from "./ops/progress.ts";
 export type { ImageReference } from "./graph/open.ts";
 export { type Environment, QUIET } from "./graph/environment.ts";
 export type { SecretStore } from "./block/secret.ts";
+export type { ObjectStore, UserObject } from "./block/user_object.ts";
 export { ImageError, type ImageErrorDetails } from "./block/error.ts";
 export { CACHE_MODES, type CacheMode } from "./block/mode.ts";
 export type { OptionPair } from "./block/options.ts";
