@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { FORMATS } from "../../drivers/mod.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import {
@@ -81,4 +81,13 @@ Deno.test("a format to create in must be there", async () => {
   assertEquals((await creatableFormat(DEFAULT_FORMAT)).name, DEFAULT_FORMAT);
   const error = await assertRejects(() => creatableFormat("zork"), ImageError);
   assertEquals(error.message, "Unknown file format 'zork'");
+});
+
+Deno.test("a protocol that others speak is refused with the command that serves it as NBD", () => {
+  for (const name of ["rbd:a/b", "iscsi://h/t/0", "nfs://h/a", "gluster+unix://a", "ftp://h/a"]) {
+    const { message, hint } = assertThrows(() => protocolOf(name), ImageError);
+    assert(message.startsWith("Unknown protocol '"), message);
+    assert(/qemu-nbd|nbdkit/.test(hint ?? ""), `${name}: ${hint}`);
+  }
+  assertEquals(assertThrows(() => protocolOf("nope:a"), ImageError).hint, undefined);
 });
