@@ -178,7 +178,8 @@ export class ReadAhead {
     const { size } = this.#origin;
     stream.fetched = Math.max(stream.fetched, stream.next);
     if (stream.fetched - stream.next > stream.window / 2 || stream.fetched >= size) return;
-    stream.window = Math.min(stream.window * GROWTH, MOST_AHEAD);
+    // Readers share what may be ahead: one that took all of it would leave the others with crumbs.
+    stream.window = Math.min(stream.window * GROWTH, MOST_AHEAD / this.#streams.length);
     const room = MOST_AHEAD - this.#aheadBytes;
     const end = Math.min(stream.next + stream.window, stream.fetched + room, size);
     if (end <= stream.fetched) return;
