@@ -36,10 +36,10 @@ async function extentLater(image: Qcow2Image, offset: number, length: number): P
   return { ...extent, ...await hostHole(image.dataFile, run.host, run.length) };
 }
 
-/** Whether a hole of the file would read as zeros here. */
 /** Bytes that are encrypted together. */
 const SECTOR = 512;
 
+/** Whether a hole of the file would read as zeros here. */
 function mayBeHole({ state, file }: Extent): boolean {
   return state === "data" && file !== undefined;
 }

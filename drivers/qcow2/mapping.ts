@@ -49,7 +49,14 @@ export async function findRun(image: Qcow2Image, offset: number, length: number)
     total < length && first.state !== "compressed" && (offset + total) % l2Span === 0
   ) {
     const at = offset + total;
-    const next = runNow(image, at, length - total) ?? await runLater(image, at, length - total);
+    let next: Run;
+    try {
+      next = runNow(image, at, length - total) ?? await runLater(image, at, length - total);
+    } catch (error) {
+      // What comes before a damaged table is known, and whoever asks for the table itself meets the damage.
+      if (image.broken) throw error;
+      break;
+    }
     if (next.state !== first.state) break;
     if (first.host >= 0 && next.host !== first.host + total) break;
     total += next.length;

@@ -70,8 +70,9 @@ function denialHint(
       "this one keeps them when such a file is named on the command line.";
   }
   if (isOffline && denied.includes("--allow-net")) {
-    return "The server is not named on the command line, and the network was given up. To name its\n" +
-      "driver will do: --image-opts driver=FMT,file.filename=FILENAME,backing.file.driver=nbd";
+    return "The server is not named on the command line, and the network was given up. To name the\n" +
+      "driver that reaches it (nbd, http, https) will do, as in:\n" +
+      "--image-opts driver=FMT,file.filename=FILENAME,backing.file.driver=DRIVER";
   }
   return message.includes(denied) ? undefined : denied;
 }

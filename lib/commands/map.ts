@@ -95,19 +95,25 @@ async function printArray(
 ): Promise<void> {
   let separator = "";
   let open = "[";
-  for await (const batch of batches) {
-    let text = open;
-    open = "";
-    for (const { start, length, depth, present, zero, data, compressed, offset } of batch) {
-      // Past the end of the disk there is one entry, which begins where it was looked for.
-      const shownStart = Number.isSafeInteger(start) ? start : wanted;
-      const place = offset === undefined ? "" : `, "offset": ${offset}`;
-      text += `${separator}{ "start": ${shownStart}, "length": ${length}, "depth": ${depth}, ` +
-        `"present": ${present}, "zero": ${zero}, "data": ${data}, "compressed": ${compressed}` +
-        `${place}}`;
-      separator = ",\n";
+  try {
+    for await (const batch of batches) {
+      let text = open;
+      open = "";
+      for (const { start, length, depth, present, zero, data, compressed, offset } of batch) {
+        // Past the end of the disk there is one entry, which begins where it was looked for.
+        const shownStart = Number.isSafeInteger(start) ? start : wanted;
+        const place = offset === undefined ? "" : `, "offset": ${offset}`;
+        text += `${separator}{ "start": ${shownStart}, "length": ${length}, "depth": ${depth}, ` +
+          `"present": ${present}, "zero": ${zero}, "data": ${data}, "compressed": ${compressed}` +
+          `${place}}`;
+        separator = ",\n";
+      }
+      out(text);
     }
-    out(text);
+  } catch (error) {
+    // More was to come, and the reference says so before it fails.
+    out(separator);
+    throw error;
   }
   out("]\n");
 }

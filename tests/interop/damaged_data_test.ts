@@ -75,6 +75,16 @@ const DAMAGES: Readonly<Record<string, readonly Given[]>> = {
   "a cluster inside of another": [...PLAIN_IMAGE, patch("a", [L2 + 8, 8, COPIED | 0x50200n])],
   "zeros inside of a cluster": [...PLAIN_IMAGE, patch("a", [L2 + 8, 8, COPIED | 0x50201n])],
   "an L2 table inside of a cluster": [...PLAIN_IMAGE, patch("a", [0x30000, 8, COPIED | 0x40200n])],
+  "a cluster inside of another, behind sound ones": [
+    ...PLAIN_IMAGE,
+    patch("a", [L2 + 8 * 17, 8, COPIED | 0x50200n]),
+  ],
+  "a second L2 table inside of a cluster": [
+    MIXED_DISK,
+    img("convert -f raw -O qcow2 -o cluster_size=4k src a"),
+    img("convert -f raw -O raw src old"),
+    patch("a", [0x3008, 8, COPIED | 0x3200n]),
+  ],
   "an L2 table behind the end": [...PLAIN_IMAGE, patch("a", [0x30000, 8, COPIED | 0x90000000n])],
   "a backing file with a damaged cluster": [
     ...PLAIN_IMAGE.slice(0, 1),
