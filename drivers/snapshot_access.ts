@@ -9,6 +9,7 @@ import { ImageError } from "../lib/block/error.ts";
 import type { ImageDetails } from "../lib/block/capabilities.ts";
 import type { NodeAccess } from "../lib/block/mode.ts";
 import type { BlockNode, Extent, NodeChild, NodeLimits } from "../lib/block/node.ts";
+import { refuseResize } from "../lib/block/refuse_resize.ts";
 
 /** The driver. */
 export const snapshotAccess: FormatDriver = {
@@ -70,12 +71,7 @@ class SnapshotAccessNode implements BlockNode {
   }
 
   resize(): Promise<void> {
-    return Promise.reject(
-      new ImageError("Image format driver does not support resize", {
-        errno: "ENOTSUP",
-        file: this.filename,
-      }),
-    );
+    return refuseResize(this);
   }
 
   allocatedSize(): Promise<number | undefined> {

@@ -13,6 +13,7 @@ import type {
   Preallocation,
   ZeroFlags,
 } from "../../lib/block/node.ts";
+import { outerDetails } from "../../lib/block/outer_details.ts";
 import { padWrite } from "../../lib/block/pad_write.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
 import { alignDown, alignUp } from "../../lib/bytes/align.ts";
@@ -148,12 +149,8 @@ export class BlkdebugNode implements BlockNode {
   }
 
   /** Clusters, and whether it was closed well: all that the reference asks the node below for. */
-  async details(): Promise<ImageDetails> {
-    const { clusterSize, dirty } = await this.#image.details?.() ?? {};
-    return {
-      ...(clusterSize === undefined ? {} : { clusterSize }),
-      ...(dirty === undefined ? {} : { dirty }),
-    };
+  details(): Promise<ImageDetails> {
+    return outerDetails(this.#image);
   }
 
   readsZeroWhenNew(): Promise<boolean> {

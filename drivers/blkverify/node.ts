@@ -12,6 +12,7 @@ import type {
   Preallocation,
   ZeroFlags,
 } from "../../lib/block/node.ts";
+import { outerDetails } from "../../lib/block/outer_details.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
 import { firstDifference } from "../../lib/bytes/equal.ts";
 import { errnoNumber } from "../../lib/io/errno.ts";
@@ -118,12 +119,8 @@ export class BlkverifyNode implements BlockNode {
   }
 
   /** Clusters, and whether it was closed well: all that the reference asks the copy for. */
-  async details(): Promise<ImageDetails> {
-    const { clusterSize, dirty } = await this.#raw.details?.() ?? {};
-    return {
-      ...(clusterSize === undefined ? {} : { clusterSize }),
-      ...(dirty === undefined ? {} : { dirty }),
-    };
+  details(): Promise<ImageDetails> {
+    return outerDetails(this.#raw);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

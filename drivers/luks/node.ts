@@ -18,6 +18,7 @@ import type {
 import type { OptionSet } from "../../lib/block/options.ts";
 import { inImage, passphraseOf } from "../../lib/block/passphrase.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
+import { writeZeroData } from "../../lib/block/write_zero_data.ts";
 import {
   LUKS_HEADER_BYTES,
   luksDetails,
@@ -34,9 +35,6 @@ import {
   SECTOR,
   storeOf,
 } from "./parts.ts";
-
-/** What zero writes encrypt at a time. */
-const ZEROS = new Uint8Array(1 << 20);
 
 /**
  * Opens an image; for its metadata no passphrase is needed. On failure `file` is left to the caller.
@@ -143,13 +141,10 @@ class LuksNode implements BlockNode {
   }
 
   /** Nothing in the format says "zero": zeros are encrypted like all else. */
-  async writeZeroes(offset: number, length: number, { noFallback }: ZeroFlags): Promise<void> {
+  async writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
     requireWritable(this);
     requireRange(this, offset, length);
-    if (noFallback) throw ImageError.fromErrno("ENOTSUP", { file: this.filename });
-    for (let done = 0; done < length; done += ZEROS.length) {
-      await this.write(offset + done, ZEROS.subarray(0, length - done));
-    }
+    await writeZeroData(this, offset, length, flags, (at, zeros) => this.write(at, zeros));
   }
 
   /** What is of no use stays: where it was must not be seen. */

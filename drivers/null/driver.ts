@@ -14,6 +14,7 @@ import type {
 } from "../../lib/block/node.ts";
 import { OptionSet, type OptionSpec } from "../../lib/block/options.ts";
 import { requireWritable } from "../../lib/block/range.ts";
+import { refuseResize } from "../../lib/block/refuse_resize.ts";
 import { alignUp } from "../../lib/bytes/align.ts";
 
 const SECTOR = 512;
@@ -153,12 +154,7 @@ class NullNode implements BlockNode {
   }
 
   resize(): Promise<void> {
-    return Promise.reject(
-      new ImageError("Image format driver does not support resize", {
-        errno: "ENOTSUP",
-        file: this.filename,
-      }),
-    );
+    return refuseResize(this);
   }
 
   allocatedSize(): Promise<number> {

@@ -4,6 +4,7 @@
  * @module
  */
 import type { CheckReport, CheckResult, RepairMode } from "../../lib/block/capabilities.ts";
+import { noFindings } from "../../lib/block/check_result.ts";
 import { divideUp } from "../../lib/bytes/align.ts";
 import { type ParallelsImage, usedPositions } from "./image.ts";
 
@@ -22,16 +23,8 @@ class Check {
     this.#report = report;
     this.#appends = image.wasInUse || image.endAtOpen > image.file.length;
     this.#result = {
-      checkErrors: 0,
-      corruptions: 0,
-      corruptionsFixed: 0,
-      leaks: 0,
-      leaksFixed: 0,
-      imageEndOffset: 0,
+      ...noFindings(),
       totalClusters: image.table.length,
-      allocatedClusters: 0,
-      fragmentedClusters: 0,
-      compressedClusters: 0,
     };
   }
 

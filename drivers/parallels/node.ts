@@ -4,11 +4,11 @@ import type {
   Checker,
   ImageDetails,
 } from "../../lib/block/capabilities.ts";
-import { ImageError } from "../../lib/block/error.ts";
 import { closeAll } from "../../lib/block/close_all.ts";
 import type { BlockNode, Extent, NodeChild, NodeLimits, ZeroFlags } from "../../lib/block/node.ts";
 import type { Allocation, Allocator } from "../../lib/block/plan.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
+import { refuseResize } from "../../lib/block/refuse_resize.ts";
 import { SECTOR } from "./header.ts";
 import type { ParallelsImage } from "./image.ts";
 import { readAt, runAt } from "./reader.ts";
@@ -104,12 +104,7 @@ export class ParallelsNode implements BlockNode {
   }
 
   resize(): Promise<void> {
-    return Promise.reject(
-      new ImageError("Image format driver does not support resize", {
-        errno: "ENOTSUP",
-        file: this.filename,
-      }),
-    );
+    return refuseResize(this);
   }
 
   allocatedSize(): Promise<number | undefined> {

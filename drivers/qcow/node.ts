@@ -1,15 +1,13 @@
 import type { BackingLink, Emptier, ImageDetails } from "../../lib/block/capabilities.ts";
-import { ImageError } from "../../lib/block/error.ts";
 import { closeAll } from "../../lib/block/close_all.ts";
 import type { BlockNode, Extent, NodeChild, NodeLimits, ZeroFlags } from "../../lib/block/node.ts";
 import type { Allocation, Allocator, PackTarget } from "../../lib/block/plan.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
+import { refuseResize } from "../../lib/block/refuse_resize.ts";
+import { writeZeroData } from "../../lib/block/write_zero_data.ts";
 import { SECTOR } from "./header.ts";
 import type { QcowImage } from "./image.ts";
 import { Writer } from "./writer.ts";
-
-/** Bytes of zeros that are written at a time. */
-const ZEROS = 1 << 20;
 
 /** The node of an open image. */
 export class QcowNode implements BlockNode {
@@ -86,14 +84,13 @@ export class QcowNode implements BlockNode {
   }
 
   /** Nothing in the format says "zero": they are written. */
-  writeZeroes(offset: number, length: number, { noFallback }: ZeroFlags): Promise<void> {
-    return this.#change(offset, length, async (writer) => {
-      if (noFallback) throw ImageError.fromErrno("ENOTSUP", { file: this.filename });
-      const zeros = new Uint8Array(Math.min(length, ZEROS));
-      for (let done = 0; done < length; done += zeros.length) {
-        await writer.write(offset + done, zeros.subarray(0, length - done));
-      }
-    });
+  writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
+    return this.#change(
+      offset,
+      length,
+      (writer) =>
+        writeZeroData(this, offset, length, flags, (at, zeros) => writer.write(at, zeros)),
+    );
   }
 
   /** Nothing: there is no way to give clusters back. */
@@ -115,12 +112,7 @@ export class QcowNode implements BlockNode {
   }
 
   resize(): Promise<void> {
-    return Promise.reject(
-      new ImageError("Image format driver does not support resize", {
-        errno: "ENOTSUP",
-        file: this.filename,
-      }),
-    );
+    return refuseResize(this);
   }
 
   allocatedSize(): Promise<number | undefined> {

@@ -1,4 +1,5 @@
 import type { CheckReport, CheckResult, RepairMode } from "../../lib/block/capabilities.ts";
+import { noFindings } from "../../lib/block/check_result.ts";
 import type { Qcow2Image } from "./image.ts";
 
 /** A number in hexadecimal, as findings print it without a prefix. */
@@ -17,18 +18,7 @@ export class CheckRun {
   /** Where findings go. */
   readonly report: CheckReport;
   /** The counts. */
-  readonly result: { -readonly [K in keyof CheckResult]: number } = {
-    checkErrors: 0,
-    corruptions: 0,
-    corruptionsFixed: 0,
-    leaks: 0,
-    leaksFixed: 0,
-    imageEndOffset: 0,
-    totalClusters: 0,
-    allocatedClusters: 0,
-    fragmentedClusters: 0,
-    compressedClusters: 0,
-  };
+  readonly result: CheckResult = noFindings();
   /** The refcount structure cannot be repaired piece by piece. */
   rebuild = false;
 

@@ -1,3 +1,4 @@
+import { allocatedSum } from "../../lib/block/allocated_sum.ts";
 import { closeAll } from "../../lib/block/close_all.ts";
 import type {
   Amender,
@@ -165,14 +166,8 @@ export class Qcow2Node implements BlockNode {
     return this.#parts.resize(length, how);
   }
 
-  async allocatedSize(): Promise<number | undefined> {
-    let sum = 0;
-    for (const { node } of this.children) {
-      const size = await node.allocatedSize();
-      if (size === undefined) return undefined;
-      sum += size;
-    }
-    return sum;
+  allocatedSize(): Promise<number | undefined> {
+    return allocatedSum(this);
   }
 
   details(): Promise<ImageDetails> {

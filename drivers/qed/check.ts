@@ -5,6 +5,7 @@
  * @module
  */
 import type { CheckResult, RepairMode } from "../../lib/block/capabilities.ts";
+import { noFindings } from "../../lib/block/check_result.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import { alignDown, divideUp } from "../../lib/bytes/align.ts";
 import { hostHole } from "../../lib/block/host_hole.ts";
@@ -37,16 +38,8 @@ class TableCheck {
     this.#image = image;
     this.#repairs = repairs;
     this.#result = {
-      checkErrors: 0,
-      corruptions: 0,
-      corruptionsFixed: 0,
-      leaks: 0,
-      leaksFixed: 0,
-      imageEndOffset: 0,
+      ...noFindings(),
       totalClusters: divideUp(imageSize, clusterSize),
-      allocatedClusters: 0,
-      fragmentedClusters: 0,
-      compressedClusters: 0,
     };
   }
 

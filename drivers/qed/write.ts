@@ -11,6 +11,7 @@ import { ImageError } from "../../lib/block/error.ts";
 import { Mutex } from "../../lib/block/mutex.ts";
 import type { ZeroFlags } from "../../lib/block/node.ts";
 import type { Allocation } from "../../lib/block/plan.ts";
+import { writeZeroData } from "../../lib/block/write_zero_data.ts";
 import { alignDown, divideUp } from "../../lib/bytes/align.ts";
 import type { QedImage } from "./image.ts";
 import { findRun, readBehind, type Run } from "./mapping.ts";
@@ -129,13 +130,10 @@ export class Writer {
     return allocation.length;
   }
 
-  async #writeZeros(offset: number, length: number, { noFallback }: ZeroFlags): Promise<void> {
+  async #writeZeros(offset: number, length: number, flags: ZeroFlags): Promise<void> {
     if (length === 0) return;
-    if (noFallback) throw ImageError.fromErrno("ENOTSUP", { file: this.#image.context.filename });
-    const zeros = new Uint8Array(Math.min(CHUNK, length));
-    for (let done = 0; done < length; done += zeros.length) {
-      await this.write(offset + done, zeros.subarray(0, length - done));
-    }
+    const { context } = this.#image;
+    await writeZeroData(context, offset, length, flags, (at, zeros) => this.write(at, zeros));
   }
 
   /** Makes the first of some whole clusters zero that are alike, and answers how many bytes they are. */

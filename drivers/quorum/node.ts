@@ -12,6 +12,7 @@ import type {
   ZeroFlags,
 } from "../../lib/block/node.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
+import { refuseResize } from "../../lib/block/refuse_resize.ts";
 import { firstDifference } from "../../lib/bytes/equal.ts";
 import { partiesOf, partiesOfBytes, winnerOf } from "./vote.ts";
 
@@ -133,12 +134,7 @@ export class QuorumNode implements BlockNode {
   }
 
   resize(): Promise<void> {
-    return Promise.reject(
-      new ImageError("Image format driver does not support resize", {
-        errno: "ENOTSUP",
-        file: this.filename,
-      }),
-    );
+    return refuseResize(this);
   }
 
   async allocatedSize(): Promise<number | undefined> {

@@ -4,6 +4,7 @@
  * @module
  */
 import type { CheckReport, CheckResult, RepairMode } from "../../lib/block/capabilities.ts";
+import { noFindings } from "../../lib/block/check_result.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import type { BlockMap } from "./block_map.ts";
 import type { VdiHeader } from "./header.ts";
@@ -39,16 +40,7 @@ export function checkMap(
     corruptions++;
   }
   return {
-    checkErrors: 0,
+    ...noFindings(),
     corruptions,
-    corruptionsFixed: 0,
-    leaks: 0,
-    leaksFixed: 0,
-    imageEndOffset: 0,
-    // The reference tells of none.
-    totalClusters: 0,
-    allocatedClusters: 0,
-    fragmentedClusters: 0,
-    compressedClusters: 0,
   };
 }

@@ -5,14 +5,15 @@
  */
 import type { Checker, ImageDetails } from "../../lib/block/capabilities.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
-import { ImageError } from "../../lib/block/error.ts";
 import { hostHole } from "../../lib/block/host_hole.ts";
 import { Mutex } from "../../lib/block/mutex.ts";
 import type { BlockNode, Extent, NodeChild, NodeLimits, ZeroFlags } from "../../lib/block/node.ts";
 import type { Allocation, Allocator } from "../../lib/block/plan.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
 import { readPadded } from "../../lib/block/read_padded.ts";
+import { refuseResize } from "../../lib/block/refuse_resize.ts";
 import { writeAllocated } from "../../lib/block/write_allocated.ts";
+import { writeZeroData } from "../../lib/block/write_zero_data.ts";
 import { BlockMap } from "./block_map.ts";
 import { BLOCK_SIZE, readHeader, SECTOR, type VdiHeader } from "./header.ts";
 
@@ -95,13 +96,10 @@ class VdiNode implements BlockNode {
   }
 
   /** Nothing in the format says "zero": they are written. */
-  async writeZeroes(offset: number, length: number, { noFallback }: ZeroFlags): Promise<void> {
+  async writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
     requireWritable(this);
     requireRange(this, offset, length);
-    if (noFallback) throw ImageError.fromErrno("ENOTSUP", { file: this.filename });
-    for (let done = 0; done < length; done += ZEROS.length) {
-      await this.write(offset + done, ZEROS.subarray(0, length - done));
-    }
+    await writeZeroData(this, offset, length, flags, (at, zeros) => this.write(at, zeros));
   }
 
   /** Blocks stay where they are. */
@@ -134,12 +132,7 @@ class VdiNode implements BlockNode {
   }
 
   resize(): Promise<void> {
-    return Promise.reject(
-      new ImageError("Image format driver does not support resize", {
-        errno: "ENOTSUP",
-        file: this.filename,
-      }),
-    );
+    return refuseResize(this);
   }
 
   allocatedSize(): Promise<number | undefined> {

@@ -4,6 +4,7 @@
  * @module
  */
 import type { CheckReport, CheckResult } from "../../lib/block/capabilities.ts";
+import { noFindings } from "../../lib/block/check_result.ts";
 import { MIB } from "./_layout.ts";
 import type { VhdxImage } from "./image.ts";
 
@@ -49,15 +50,8 @@ export async function checkImage(image: VhdxImage, report: CheckReport): Promise
     corruptions++;
   });
   return {
-    checkErrors: 0,
+    ...noFindings(),
     corruptions,
     corruptionsFixed: image.wasReplayed ? 1 : 0,
-    leaks: 0,
-    leaksFixed: 0,
-    imageEndOffset: 0,
-    totalClusters: 0,
-    allocatedClusters: 0,
-    fragmentedClusters: 0,
-    compressedClusters: 0,
   };
 }

@@ -5,21 +5,19 @@
  */
 import type { BackingLink, Checker, ImageDetails } from "../../lib/block/capabilities.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
-import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode, Extent, NodeChild, NodeLimits, ZeroFlags } from "../../lib/block/node.ts";
 import type { Allocator } from "../../lib/block/plan.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
 import { readPadded } from "../../lib/block/read_padded.ts";
+import { refuseResize } from "../../lib/block/refuse_resize.ts";
 import { writeAllocated } from "../../lib/block/write_allocated.ts";
-import { BlockState, MIB } from "./_layout.ts";
+import { writeZeroData } from "../../lib/block/write_zero_data.ts";
+import { BlockState } from "./_layout.ts";
 import { BlockWriter } from "./block_writer.ts";
 import { checkImage } from "./check.ts";
 import { openVhdx, type VhdxImage } from "./image.ts";
 import { Parent } from "./parent.ts";
 import { extentAt, runAt } from "./read.ts";
-
-/** Bytes of zeros that are written at a time. */
-const ZERO_STEP = MIB;
 
 /** Opens an image. On failure `file` is left to the caller. */
 export async function openNode(file: BlockNode, context: DriverContext): Promise<BlockNode> {
@@ -93,14 +91,10 @@ class VhdxNode implements BlockNode {
   }
 
   /** There is a state for zeros, but what it says of a block's space is not undone: they are written. */
-  async writeZeroes(offset: number, length: number, { noFallback }: ZeroFlags): Promise<void> {
+  async writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
     requireWritable(this);
     requireRange(this, offset, length);
-    if (noFallback) throw ImageError.fromErrno("ENOTSUP", { file: this.filename });
-    const zeros = new Uint8Array(Math.min(length, ZERO_STEP));
-    for (let done = 0; done < length; done += zeros.length) {
-      await this.write(offset + done, zeros.subarray(0, length - done));
-    }
+    await writeZeroData(this, offset, length, flags, (at, zeros) => this.write(at, zeros));
   }
 
   /** Blocks stay where they are. */
@@ -134,12 +128,7 @@ class VhdxNode implements BlockNode {
   }
 
   resize(): Promise<void> {
-    return Promise.reject(
-      new ImageError("Image format driver does not support resize", {
-        errno: "ENOTSUP",
-        file: this.filename,
-      }),
-    );
+    return refuseResize(this);
   }
 
   allocatedSize(): Promise<number | undefined> {

@@ -4,6 +4,7 @@
  * @module
  */
 import type { CheckReport, CheckResult } from "../../lib/block/capabilities.ts";
+import { noFindings } from "../../lib/block/check_result.ts";
 import { ImageError } from "../../lib/block/error.ts";
 import { type DiskExtent, findGrainRun } from "./extent.ts";
 import { SECTOR } from "./_layout.ts";
@@ -17,18 +18,7 @@ import { UNALLOCATED, ZERO } from "./tables.ts";
  */
 export async function checkImage(image: VmdkImage, report: CheckReport): Promise<CheckResult> {
   for (const extent of image.facts.extents) await checkExtent(extent, report);
-  return {
-    checkErrors: 0,
-    corruptions: 0,
-    corruptionsFixed: 0,
-    leaks: 0,
-    leaksFixed: 0,
-    imageEndOffset: 0,
-    totalClusters: 0,
-    allocatedClusters: 0,
-    fragmentedClusters: 0,
-    compressedClusters: 0,
-  };
+  return noFindings();
 }
 
 async function checkExtent(extent: DiskExtent, report: CheckReport): Promise<void> {

@@ -1,3 +1,4 @@
+import { allocatedSum } from "../../lib/block/allocated_sum.ts";
 import { closeAll } from "../../lib/block/close_all.ts";
 import type { BackingLink, Checker, ImageDetails } from "../../lib/block/capabilities.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
@@ -12,6 +13,7 @@ import type {
 } from "../../lib/block/node.ts";
 import type { Allocation, Allocator, PackTarget } from "../../lib/block/plan.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
+import { refuseResize } from "../../lib/block/refuse_resize.ts";
 import { Backing } from "./backing.ts";
 import { checkImage } from "./check.ts";
 import { imageDetails } from "./details.ts";
@@ -137,22 +139,11 @@ class VmdkNode implements BlockNode {
   }
 
   resize(_length: number, _how: Preallocation): Promise<void> {
-    return Promise.reject(
-      new ImageError("Image format driver does not support resize", {
-        errno: "ENOTSUP",
-        file: this.filename,
-      }),
-    );
+    return refuseResize(this);
   }
 
-  async allocatedSize(): Promise<number | undefined> {
-    let sum = 0;
-    for (const { node } of this.children) {
-      const size = await node.allocatedSize();
-      if (size === undefined) return undefined;
-      sum += size;
-    }
-    return sum;
+  allocatedSize(): Promise<number | undefined> {
+    return allocatedSum(this);
   }
 
   details(): Promise<ImageDetails> {

@@ -6,13 +6,11 @@
 import { ImageError } from "../../lib/block/error.ts";
 import type { ZeroFlags } from "../../lib/block/node.ts";
 import type { Allocation } from "../../lib/block/plan.ts";
+import { writeZeroData } from "../../lib/block/write_zero_data.ts";
 import type { DiskExtent } from "./extent.ts";
 import { GrainWriter } from "./grain_writer.ts";
 import type { VmdkImage } from "./image.ts";
 import { StreamWriter } from "./stream_writer.ts";
-
-/** Bytes of zeros that are written at a time. */
-const ZERO_CHUNK = 2 ** 20;
 
 /** Writes to all extents of an image. */
 export class DiskWriter {
@@ -135,10 +133,12 @@ export class DiskWriter {
     length: number,
     flags: ZeroFlags,
   ): Promise<void> {
-    if (flags.noFallback) throw ImageError.fromErrno("ENOTSUP", { file: file.filename });
-    const zeros = new Uint8Array(Math.min(length, ZERO_CHUNK));
-    for (let done = 0; done < length; done += zeros.length) {
-      await this.write(start + at + done, zeros.subarray(0, length - done));
-    }
+    await writeZeroData(
+      file,
+      start + at,
+      length,
+      flags,
+      (offset, zeros) => this.write(offset, zeros),
+    );
   }
 }

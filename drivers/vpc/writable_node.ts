@@ -5,14 +5,12 @@
  */
 import type { ImageDetails } from "../../lib/block/capabilities.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
-import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode, Extent, NodeChild, NodeLimits, ZeroFlags } from "../../lib/block/node.ts";
 import type { Allocation, Allocator } from "../../lib/block/plan.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
+import { refuseResize } from "../../lib/block/refuse_resize.ts";
 import { writeAllocated } from "../../lib/block/write_allocated.ts";
-
-/** Zeros that are written at a time. */
-const ZEROS = new Uint8Array(256 * 1024);
+import { writeZeroData } from "../../lib/block/write_zero_data.ts";
 
 /** A node whose writes all go through allocations. */
 export abstract class WritableNode implements BlockNode {
@@ -66,13 +64,10 @@ export abstract class WritableNode implements BlockNode {
   }
 
   /** Nothing in the format says "zero": they are written. */
-  async writeZeroes(offset: number, length: number, { noFallback }: ZeroFlags): Promise<void> {
+  async writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void> {
     requireWritable(this);
     requireRange(this, offset, length);
-    if (noFallback) throw ImageError.fromErrno("ENOTSUP", { file: this.filename });
-    for (let done = 0; done < length; done += ZEROS.length) {
-      await this.write(offset + done, ZEROS.subarray(0, length - done));
-    }
+    await writeZeroData(this, offset, length, flags, (at, zeros) => this.write(at, zeros));
   }
 
   /** Blocks stay where they are. */
@@ -89,12 +84,7 @@ export abstract class WritableNode implements BlockNode {
   }
 
   resize(): Promise<void> {
-    return Promise.reject(
-      new ImageError("Image format driver does not support resize", {
-        errno: "ENOTSUP",
-        file: this.filename,
-      }),
-    );
+    return refuseResize(this);
   }
 
   allocatedSize(): Promise<number | undefined> {

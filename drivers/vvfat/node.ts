@@ -1,7 +1,7 @@
 import type { DriverContext } from "../../lib/block/driver.ts";
-import { ImageError } from "../../lib/block/error.ts";
 import type { BlockNode, Extent, NodeAddress, NodeLimits } from "../../lib/block/node.ts";
 import { requireRange, requireWritable } from "../../lib/block/range.ts";
+import { refuseResize } from "../../lib/block/refuse_resize.ts";
 import type { FolderDisk } from "./folder_disk.ts";
 import { type Layout, SECTOR } from "./layout.ts";
 import type { WriteBack } from "./write_back.ts";
@@ -89,12 +89,7 @@ export class FolderNode implements BlockNode {
   }
 
   resize(): Promise<void> {
-    return Promise.reject(
-      new ImageError("Image format driver does not support resize", {
-        errno: "ENOTSUP",
-        file: this.filename,
-      }),
-    );
+    return refuseResize(this);
   }
 
   allocatedSize(): Promise<undefined> {

@@ -3,6 +3,7 @@ import type { BackingLink, ImageDetails, SnapshotStore } from "./capabilities.ts
 import type { DriverContext } from "./driver.ts";
 import type { NodeAccess } from "./mode.ts";
 import type { BlockNode, Extent, NodeChild, NodeLimits, Preallocation, ZeroFlags } from "./node.ts";
+import { outerDetails } from "./outer_details.ts";
 import { requireWritable } from "./range.ts";
 
 /**
@@ -119,12 +120,8 @@ export abstract class FilterNode implements BlockNode {
   }
 
   /** Clusters, and whether it was closed well: all that the reference asks the node below for. */
-  async details(): Promise<ImageDetails> {
-    const { clusterSize, dirty } = await this.filtered.details?.() ?? {};
-    return {
-      ...(clusterSize === undefined ? {} : { clusterSize }),
-      ...(dirty === undefined ? {} : { dirty }),
-    };
+  details(): Promise<ImageDetails> {
+    return outerDetails(this.filtered);
   }
 
   readsZeroWhenNew(): Promise<boolean> {

@@ -206,24 +206,9 @@ export class PlainCopier {
 
   async #scan(chunk: Chunk, buffer: Uint8Array): Promise<Scanned> {
     const bytes = buffer.subarray(0, chunk.length);
-    await this.#read(chunk, bytes);
+    const { place, at, offset, begin } = chunk;
+    await this.#options.source.readPlace(place, at, offset, bytes, begin);
     return { chunk, bytes, runs: dataRuns(bytes, chunk.offset, this.#options.sparse) };
-  }
-
-  async #read({ place, at, offset, begin }: Chunk, into: Uint8Array): Promise<void> {
-    if (place.kind === "zero") {
-      into.fill(0);
-      return;
-    }
-    if (place.kind === "plain") {
-      try {
-        await place.file.read(place.offset + at, into);
-        return;
-      } catch {
-        // The image knows what to say of it.
-      }
-    }
-    await this.#options.source.read(offset, into, begin);
   }
 
   async #write({ chunk, bytes, runs }: Scanned): Promise<void> {

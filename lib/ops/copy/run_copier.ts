@@ -249,35 +249,13 @@ export class RunCopier implements PieceCopier {
       for (let at = 0; at < end;) {
         await this.#options.pace.step();
         const bytes = buffer(start + at, Math.min(CHUNK_SIZE, end - at));
-        await this.#read(place, at, offset + start + at, bytes, begin);
+        await this.#options.source.readPlace(place, at, offset + start + at, bytes, begin);
         await onRead?.(start + at, bytes);
         at += bytes.length;
       }
       start += end;
       if (start === length) return;
     }
-  }
-
-  async #read(
-    place: Place,
-    at: number,
-    offset: number,
-    into: Uint8Array,
-    begin: number,
-  ): Promise<void> {
-    if (place.kind === "zero") {
-      into.fill(0);
-      return;
-    }
-    if (place.kind === "plain") {
-      try {
-        await place.file.read(place.offset + at, into);
-        return;
-      } catch {
-        // The image knows what to say of it.
-      }
-    }
-    await this.#options.source.read(offset, into, begin);
   }
 }
 

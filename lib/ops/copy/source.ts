@@ -156,6 +156,33 @@ export class Source {
     }
   }
 
+  /**
+   * Reads from byte `at` of `place` on, which is what the guest has at `offset`.
+   *
+   * @throws {ImageError} as {@linkcode Source.read} does.
+   */
+  async readPlace(
+    place: Place,
+    at: number,
+    offset: number,
+    into: Uint8Array,
+    begin: number,
+  ): Promise<void> {
+    if (place.kind === "zero") {
+      into.fill(0);
+      return;
+    }
+    if (place.kind === "plain") {
+      try {
+        await place.file.read(place.offset + at, into);
+        return;
+      } catch {
+        // The image knows what to say of it.
+      }
+    }
+    await this.read(offset, into, begin);
+  }
+
   async #read(offset: number, into: Uint8Array): Promise<void> {
     for (let at = 0; at < into.length;) {
       const { node, start, end } = this.#segmentAt(offset + at);
