@@ -1,12 +1,12 @@
 /** Small valid images of every format, to be damaged. */
-import { deflateSync } from "node:zlib";
 import { READ_ONLY } from "../../lib/block/mode.ts";
 import { crc32c } from "../../lib/bytes/crc32c.ts";
 import { openImage } from "../../lib/graph/open.ts";
 import { convertImage, createImage } from "../../lib/mod.ts";
-import { ChunkType, dmgImage } from "../_dmg.ts";
+import { dmgImage } from "../_dmg.ts";
 import { bochsImage, cloopImage } from "../_foreign_images.ts";
 import { createOptions, type Kind, KINDS, nameOf, referenceTo, WITH_SECRET } from "../_formats.ts";
+import { STORED } from "../drivers/dmg/_chunks.ts";
 import {
   cowd,
   cowdContent,
@@ -134,19 +134,9 @@ async function vmdkExtent(
   return { ...subject, image };
 }
 
-const CHUNK = 64;
-
+/** A chunk of each type, so that damage meets every decoder. */
 function dmg(layout: "plist" | "resources"): Uint8Array {
-  const data = new Uint8Array(CHUNK * 512).fill(DATA_BYTE);
-  return dmgImage({
-    layout,
-    tables: [[
-      { type: ChunkType.zlib, sectors: CHUNK, bytes: deflateSync(data) },
-      { type: ChunkType.raw, sectors: CHUNK, bytes: data },
-      { type: ChunkType.zero, sectors: CHUNK },
-      { type: ChunkType.ignore, sectors: CHUNK },
-    ]],
-  });
+  return dmgImage({ layout, tables: [STORED.map(({ chunk }) => chunk)] });
 }
 
 /** Makes all of them, each in a folder of its own below `dir`. */
