@@ -37,10 +37,20 @@ export class PeerData {
     await Deno.remove(join(this.#dir, name));
   }
 
-  async #reference(...args: string[]): Promise<void> {
-    const { success, stderr } = await new Deno.Command("qemu-img", { args, cwd: this.#dir })
-      .output();
-    if (!success) throw new Error(`qemu-img ${args[0]}: ${new TextDecoder().decode(stderr)}`);
+  #reference(...args: string[]): Promise<void> {
+    return this.#tool("qemu-img", args);
+  }
+
+  async #tool(tool: string, args: string[]): Promise<void> {
+    const { success, stderr } = await new Deno.Command(tool, { args, cwd: this.#dir }).output();
+    if (!success) throw new Error(`${tool} ${args[0]}: ${new TextDecoder().decode(stderr)}`);
+  }
+
+  /** Has the reference serve a raw image at the socket `nbd.sock`, until its only client leaves. */
+  async serve(name: string): Promise<void> {
+    const socket = join(this.#dir, "nbd.sock");
+    await Deno.remove(socket).catch(() => {});
+    await this.#tool("qemu-nbd", ["--fork", "-f", "raw", "-k", socket, name]);
   }
 
   /** Of each 8 MiB 5 with data (programs, random bytes), 1 with zeros, 2 without anything. */
@@ -58,6 +68,15 @@ export class PeerData {
         }
         writeAt(file, at + 5 * MiB, piece.fill(0));
       }
+    });
+  }
+
+  /** A raw disk as large as the sparse one, without data. */
+  blank(): Promise<string> {
+    return this.#once("blank.img", async (path) => {
+      const { size } = await Deno.stat(join(this.#dir, await this.sparse()));
+      await Deno.writeFile(path, new Uint8Array(0));
+      await Deno.truncate(path, size);
     });
   }
 

@@ -66,6 +66,9 @@ function serveRow(what: string, format: string, image: (data: PeerData) => Promi
   };
 }
 
+/** What a server of the reference serves. */
+const NBD = "nbd:unix:nbd.sock";
+
 /** The passphrase of encrypted images. */
 const KEY = ["--object", "secret,id=key,data=passphrase"];
 const encrypted = (file: string) => `driver=qcow2,encrypt.key-secret=key,file.filename=${file}`;
@@ -316,6 +319,19 @@ const ROWS: readonly Row[] = [
       ...["convert", "-f", "raw", "-O", "raw"],
       ...[data.url(await data.programs()), OUTPUT],
     ],
+  },
+  {
+    name: "raw of a qemu-nbd → raw, the 2 GiB sparse disk",
+    target: 1.2,
+    prepare: async (data) => data.serve(await data.sparse()),
+    args: () => Promise.resolve(["convert", "-f", "raw", "-O", "raw", NBD, OUTPUT]),
+  },
+  {
+    name: "raw → raw of a qemu-nbd, the same data",
+    target: 1.2,
+    changes: (data) => data.blank(),
+    prepare: (data) => data.serve(OUTPUT),
+    args: async (data) => ["convert", "-n", "-f", "raw", "-O", "raw", await data.sparse(), NBD],
   },
   serveRow("the sparse raw image", "raw", (data) => data.sparse()),
   serveRow("the same as qcow2", "qcow2", (data) => data.sparseQcow2()),
