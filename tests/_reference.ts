@@ -221,6 +221,11 @@ export interface SameOptions {
    * with it.
    */
   readonly mask?: (bytes: Uint8Array, name: string) => Uint8Array;
+  /**
+   * Bytes of those files may be 0 in ours where the reference leaves what was there before: it takes used
+   * clusters for new space as they are.
+   */
+  readonly zeroed?: boolean;
   /** Images whose content must be equal afterwards, by the reference's own judgement. */
   readonly images?: readonly (string | ComparedImage)[];
   /**
@@ -290,7 +295,8 @@ export async function assertSame(
 
   for (const name of options.files ?? []) {
     const message = `${commandLine}: bytes of ${name}`;
-    await assertSameBytes(theirs.file(name), ours.file(name), message, options.mask, name);
+    if (options.zeroed) await assertZeroed(theirs.file(name), ours.file(name), message);
+    else await assertSameBytes(theirs.file(name), ours.file(name), message, options.mask, name);
   }
   for (const image of options.images ?? []) {
     await assertSameImage(theirs.path, ours.path, image, commandLine);
@@ -312,6 +318,13 @@ export async function assertSame(
 /** The bytes that a file takes on the host; 0 where the system does not tell. */
 async function hostBytes(path: string): Promise<number> {
   return ((await Deno.stat(path)).blocks ?? 0) * 512;
+}
+
+async function assertZeroed(theirs: string, ours: string, message: string): Promise<void> {
+  const [expected, actual] = [await Deno.readFile(theirs), await Deno.readFile(ours)];
+  assertEquals(actual.length, expected.length, message);
+  const difference = actual.findIndex((byte, at) => byte !== 0 && byte !== expected[at]);
+  assertEquals(difference, -1, `${message}: first difference that is not 0`);
 }
 
 async function assertSameBytes(

@@ -107,6 +107,8 @@ const KINDS = [
 ] as const;
 
 const SHRINKING = ["--shrink a 512", "--shrink a -512", "--shrink a 100k"];
+/** The reference writes the clusters of header and refcount table whole, which fills the holes in them. */
+const WHOLE_CLUSTERS = 128 << 10;
 /** The reference makes tables for what never was there, to empty them. */
 const WITHOUT_TABLES: ReadonlySet<string> = new Set([
   "qcow2, nothing written",
@@ -123,7 +125,13 @@ for (const kind of KINDS) {
       slack: 2 * M,
       code: 0,
     });
-  } else resizes(kind, SHRINKING, ZOO[kind]!);
+  } else {
+    sameForEach(`resize, ${kind}`, SHRINKING.map((line) => `resize ${line}`), {
+      given: ZOO[kind]!,
+      files: ["a"],
+      slack: WHOLE_CLUSTERS,
+    });
+  }
   sameForEach(
     `resize, ${kind}, preallocation`,
     ["metadata", "falloc", "full", "off"].flatMap((mode) => [
@@ -179,6 +187,7 @@ refuses("an encrypted image", ["a 4M"], ZOO["qcow2, encrypted with LUKS"]!);
 sameForEach("resize, an image with bitmaps", ["resize a 4M", "resize --shrink a 1M"], {
   given: ZOO["qcow2, a bitmap"]!,
   files: ["a"],
+  slack: WHOLE_CLUSTERS,
 });
 sameForEach("resize, features that nobody knows", ["resize a 4M"], {
   given: ZOO["qcow2, features that nobody knows"]!,
