@@ -19,14 +19,14 @@ const LARGE_BLOCK = 64 << 10;
 const SMALL_BLOCK = 4 << 10;
 
 /** Bytes that one request fetches, and requests at a time. */
-const LONGEST_RUN = 512 << 10;
+const LONGEST_RUN = 1 << 20;
 const MOST_RUNS = 16;
 
 /** Bytes that are kept. */
 const CAPACITY = 16 << 20;
 
 /** Bytes that nobody has asked for yet, of a reader and of all. */
-const MOST_AHEAD = CAPACITY / 2;
+const MOST_AHEAD = 12 << 20;
 
 /** How much further is read ahead each time that reading ahead was right. */
 const GROWTH = 4;
@@ -172,12 +172,13 @@ export class ReadAhead {
     return stream;
   }
 
-  /** Fetches what comes next in a stream, as soon as half of what was fetched before is used up. */
+  /** Fetches what comes next in a stream, as soon as half of it or a whole request of it is used up. */
   #advance(stream: Stream): void {
     if (this.#readahead === 0) return;
     const { size } = this.#origin;
     stream.fetched = Math.max(stream.fetched, stream.next);
-    if (stream.fetched - stream.next > stream.window / 2 || stream.fetched >= size) return;
+    const enough = Math.max(stream.window / 2, stream.window - LONGEST_RUN);
+    if (stream.fetched - stream.next > enough || stream.fetched >= size) return;
     // Readers share what may be ahead: one that took all of it would leave the others with crumbs.
     stream.window = Math.min(stream.window * GROWTH, MOST_AHEAD / this.#streams.length);
     const room = MOST_AHEAD - this.#aheadBytes;
@@ -281,15 +282,20 @@ export class ReadAhead {
     block.isAhead = false;
   }
 
-  /** Lets go of what was not used for the longest time. What is on its way stays. */
+  /**
+   * Lets go of what was not used for the longest time; of what is still to be asked for only if there is
+   * nothing else. What is on its way stays.
+   */
   #trim(): void {
     let surplus = this.#blocks.size - CAPACITY / this.#unit;
-    if (surplus <= 0) return;
-    for (const [number, block] of this.#blocks) {
-      if (surplus-- <= 0) return;
-      if (block.bytes === undefined) continue;
-      this.#forget(number, block);
-      if (block.readers === 0) this.#spare.push(block.bytes);
+    for (const mayBeAhead of [false, true]) {
+      for (const [number, block] of this.#blocks) {
+        if (surplus <= 0) return;
+        if (block.bytes === undefined || (block.isAhead && !mayBeAhead)) continue;
+        this.#forget(number, block);
+        if (block.readers === 0) this.#spare.push(block.bytes);
+        surplus--;
+      }
     }
   }
 }
