@@ -5,6 +5,7 @@
  * @module
  */
 import { readU32LE } from "../bytes/endian.ts";
+import { moveTo } from "../bytes/move.ts";
 import { type Codec, CodecError, levelFor } from "./_codec.ts";
 import { reuseStream, type SyncStream } from "./_sync_stream.ts";
 
@@ -13,6 +14,9 @@ type Zlib = typeof import("node:zlib");
 const FRAME_MAGIC = 0xfd2f_b528;
 /** Sixteen magic numbers begin a frame that holds no data. */
 const SKIPPABLE_MAGIC = 0x184d_2a50;
+
+/** What a frame may take beside its blocks, bytes. */
+const SLACK = 64;
 
 /** The same as the reference's, and with the same result. */
 const DEFAULT_LEVEL = 3;
@@ -33,15 +37,19 @@ export function createZstd(zlib: Zlib, options: { reuse?: boolean } = {}): Codec
     levels: [1, 22],
 
     pack(bytes, out, level) {
+      // Room for all of it, or it would be gathered from pieces.
+      const chunkSize = bytes.length + (bytes.length >> 8) + SLACK;
       const options = {
+        chunkSize,
         params: { [ZSTD_c_compressionLevel]: levelFor(codec, level) },
         // Known to Deno but not to its types. A reused stream would forget it.
         pledgedSrcSize: bytes.length,
       };
       const packed = zlib.zstdCompressSync(bytes, options);
       if (packed.length > out.length) return null;
-      out.set(packed);
-      return packed.length;
+      const { length } = packed;
+      moveTo(out, packed, chunkSize);
+      return length;
     },
 
     unpack(packed, out) {

@@ -9,6 +9,7 @@
  *
  * @module
  */
+import { moveTo } from "../bytes/move.ts";
 import { CHUNK, SECTOR, sharedWorkspace, type Workspace } from "./_simd.ts";
 import {
   type CipherSpec,
@@ -142,16 +143,6 @@ class BlockCipher implements Disposable {
     this.#encrypting?.final();
     this.#decrypting?.final();
   }
-}
-
-/**
- * Copies what the platform answered with, and gives its memory back at once: left to the collector it adds
- * up to 64 MiB in every thread.
- */
-function moveTo(into: Uint8Array, answer: Uint8Array): void {
-  into.set(answer);
-  const { buffer } = answer;
-  if (buffer instanceof ArrayBuffer && buffer.byteLength === answer.byteLength) buffer.transfer(0);
 }
 
 function createMode(
