@@ -9,6 +9,7 @@
  *
  * @module
  */
+import { remindCollector } from "../bytes/collect.ts";
 import { moveTo } from "../bytes/move.ts";
 import { CHUNK, SECTOR, sharedWorkspace, type Workspace } from "./_simd.ts";
 import {
@@ -123,12 +124,16 @@ class BlockCipher implements Disposable {
     return `aes-${this.#key.length * 8}-ecb`;
   }
 
-  /** Encrypts blocks to the begin of `into`, which may be where they are. */
+  /**
+   * Encrypts blocks to the begin of `into`, which may be where they are. The platform works on a copy of its
+   * own, which only the collector frees.
+   */
   encrypt(blocks: Uint8Array, into: Uint8Array): void {
     // Without padding there is no state between calls.
     this.#encrypting ??= this.#crypto.createCipheriv(this.#name, this.#key, null)
       .setAutoPadding(false);
     moveTo(into, this.#encrypting.update(blocks));
+    remindCollector(blocks.length);
   }
 
   /** Decrypts likewise. */
@@ -136,6 +141,7 @@ class BlockCipher implements Disposable {
     this.#decrypting ??= this.#crypto.createDecipheriv(this.#name, this.#key, null)
       .setAutoPadding(false);
     moveTo(into, this.#decrypting.update(blocks));
+    remindCollector(blocks.length);
   }
 
   /** The platform frees a cipher at its end, and not when it is collected. */
