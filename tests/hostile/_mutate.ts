@@ -24,8 +24,8 @@ export type Line =
     readonly read: number;
     /** The one that took longest, milliseconds. */
     readonly slowest: readonly [seed: number, milliseconds: number];
-    /** Most memory that was taken, beyond what the process took before, bytes. */
-    readonly peak: number;
+    /** The {@linkcode BATCH} from this one on took most memory, beyond what the process took before, bytes. */
+    readonly largest: readonly [seed: number, bytes: number];
   };
 
 const SECTOR = 512;
@@ -33,6 +33,9 @@ const MIB = 1 << 20;
 /** Of huge disks only so much is read in one place. */
 const STRETCH = 256 * 1024;
 const MOST_EXTENTS = 300;
+
+/** Mutations between two looks at the memory, each of which takes as long as some of them. */
+const BATCH = 16;
 
 const print = (line: Line) => console.log(JSON.stringify(line));
 
@@ -227,9 +230,10 @@ if (import.meta.main) {
     if (only !== undefined && subject.name !== only) continue;
     const original = await Deno.readFile(subject.file);
     const metadata = metadataOf(original);
-    const before = beginPeak();
     let [refused, read] = [0, 0];
     let slowest: [number, number] = [0, 0];
+    let largest: [number, number] = [0, 0];
+    let before = 0;
     for (let seed = Number(first); seed < Number(first) + Number(count); seed++) {
       // Known before it begins: what hangs is the last line that was printed.
       print({ begins: subject.name, seed });
@@ -238,6 +242,7 @@ if (import.meta.main) {
       if (random.oneIn(2)) subject.seal?.(bytes);
       subject.bound?.(bytes);
       await writeSparse(subject.file, bytes);
+      if ((seed - Number(first)) % BATCH === 0) before = beginPeak();
       const begin = performance.now();
       try {
         if (await attack(subject, random)) read++;
@@ -248,7 +253,9 @@ if (import.meta.main) {
       }
       const time = Math.round(performance.now() - begin);
       if (time > slowest[1]) slowest = [seed, time];
+      const taken = memory("VmHWM") - before;
+      if (taken > largest[1]) largest = [seed, taken];
     }
-    print({ done: subject.name, refused, read, slowest, peak: memory("VmHWM") - before });
+    print({ done: subject.name, refused, read, slowest, largest });
   }
 }

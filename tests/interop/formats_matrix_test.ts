@@ -1,5 +1,7 @@
 /** Every format that can be written, converted into every other one and back: nothing is lost. */
 import { assert, assertEquals } from "@std/assert";
+import { firstDifference } from "../../lib/bytes/equal.ts";
+import { isZero } from "../../lib/bytes/zero_scan.ts";
 import { convertImage } from "../../lib/mod.ts";
 import {
   createOptions,
@@ -42,9 +44,10 @@ const convert = (from: Kind, source: string, to: Kind, target: string) =>
 
 /** The same disk, which some formats make longer. */
 function assertSameDisk(found: Uint8Array, disk: Uint8Array, message: string): void {
-  const differs = disk.findIndex((byte, i) => byte !== found[i]);
+  assert(found.length >= disk.length, `${message}: ${found.length} bytes`);
+  const differs = firstDifference(found.subarray(0, disk.length), disk);
   assertEquals(differs, -1, `${message}: first byte that differs`);
-  assert(found.subarray(disk.length).every((byte) => byte === 0), `${message}: zeros behind it`);
+  assert(isZero(found.subarray(disk.length)), `${message}: zeros behind it`);
 }
 
 const RAW = KINDS.find(({ format }) => format === "raw")!;

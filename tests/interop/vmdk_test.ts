@@ -201,7 +201,8 @@ for (
   sameForEach(`vmdk, ${what}: content`, [
     // One at a time: each request that fails has its own words.
     "convert -m 1 -O raw a.vmdk out",
-    "convert -m 1 -O raw -S 0 a.vmdk out",
+    // Of two extents it would be gigabytes of zeros.
+    ...(what === "split" ? [] : ["convert -m 1 -O raw -S 0 a.vmdk out"]),
     "convert -m 1 -O qcow2 a.vmdk out",
     "dd if=a.vmdk of=out bs=1M count=5",
   ], {
