@@ -58,6 +58,7 @@ export class Refcounts {
   async load(): Promise<void> {
     const { file, header, geometry } = this.#image;
     const bytes = new Uint8Array(header.refcountTableClusters * geometry.clusterSize);
+    this.#image.event("reftable_load");
     await readPadded(file, header.refcountTableOffset, bytes);
     this.#table = new RefcountTable(bytes);
     this.#image.overlap.reset();
@@ -114,6 +115,7 @@ export class Refcounts {
   async allocate(bytes: number): Promise<number> {
     const { clusterSize } = this.#image.geometry;
     const clusters = Math.ceil(bytes / clusterSize);
+    this.#image.event("cluster_alloc");
     for (;;) {
       const offset = await this.findFree(clusters);
       if (await this.change(offset, clusters * clusterSize, 1, "never")) return offset;
@@ -140,6 +142,7 @@ export class Refcounts {
   async allocateBytes(length: number): Promise<number> {
     const { geometry: { clusterSize, clusterBits } } = this.#image;
     const limit = Math.min(2 ** (70 - clusterBits) - 1, Number.MAX_SAFE_INTEGER);
+    this.#image.event("cluster_alloc_bytes");
     let offset = this.#nextByte;
     if (offset !== 0) {
       const count = await this.get(Math.floor(offset / clusterSize));
@@ -198,6 +201,7 @@ export class Refcounts {
   async free(offset: number, length: number, reason: FreeReason): Promise<void> {
     if (this.#image.broken) return;
     try {
+      this.#image.event("cluster_free");
       await this.add(offset, length, -1, reason);
     } catch (error) {
       const { message } = ImageError.from(error);
@@ -280,6 +284,7 @@ export class Refcounts {
     const entry = this.#table.bytes.subarray(index * 8, index * 8 + 8);
     this.#table.setOffset(index, blockOffset);
     try {
+      if (blockOffset !== 0) this.#image.event("refblock_alloc_hookup");
       await file.write(header.refcountTableOffset + index * 8, entry);
     } catch (error) {
       this.#table.setOffset(index, old);
@@ -406,6 +411,7 @@ export class Refcounts {
   async #needBlock(cluster: number, delta: number): Promise<boolean> {
     const { format } = this;
     const index = Math.floor(cluster / format.perBlock);
+    this.#image.event("refblock_alloc");
     const known = index < this.#table.length ? this.#table.offset(index) : 0;
     if (known !== 0) {
       await this.#assertAligned(index, known);
@@ -432,11 +438,13 @@ export class Refcounts {
       await this.cache.flush();
       this.cache.create(offset);
     }
+    this.#image.event("refblock_alloc_write");
     await this.cache.flush();
     if (index < this.#table.length) {
       await this.setTableEntry(index, offset);
       return false;
     }
+    this.#image.event("reftable_grow");
     const used = Math.ceil(Math.max(cluster + 1, own + 1) / format.perBlock);
     const area = await growRefcountTable(this.#image, {
       start: used * format.perBlock * clusterSize,
@@ -453,6 +461,7 @@ export class Refcounts {
     const { header, geometry: { clusterSize }, overlap } = this.#image;
     const old = { offset: header.refcountTableOffset, length: this.#table.length * 8 };
     const clusters = table.length * 8 / clusterSize;
+    this.#image.event("refblock_alloc_switch_table");
     await nameRefcountTable(this.#image, offset, clusters);
     // From here on the file names it, whether or not it can be flushed.
     this.#table = table;

@@ -50,6 +50,7 @@ export class PackedReader {
     }
     const codec = await (this.#loaded ??= loadCodec(this.codec));
     const packed = new Uint8Array(packedLength);
+    this.#image.event("read_compressed");
     await readPadded(this.#image.file, packedOffset, packed);
     const bytes = new Uint8Array(this.#image.geometry.clusterSize);
     try {
@@ -106,6 +107,7 @@ export async function writePackedAt(
     return place;
   });
   try {
+    image.event("write_compressed");
     await file.write(host, packed);
     await lock.run(async () => {
       await l2.cache.after(refcounts.cache);

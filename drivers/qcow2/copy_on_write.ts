@@ -106,6 +106,7 @@ export async function fillAround(
       for (const [start, end] of ranges) {
         if (start === end) continue;
         const flags = { unmap: false, noFallback: true };
+        image.event("cluster_alloc_space");
         await dataFile.writeZeroes(run.host + start, end - start, flags);
       }
       done = true;
@@ -157,9 +158,11 @@ export async function copyToHost(
 ): Promise<void> {
   if (from >= to) return;
   const bytes = new Uint8Array(to - from);
+  image.event("cow_read");
   // The disk's last cluster may reach past its end: what is there moves along.
   await readAt(image, run.guest + from, bytes);
   const place = { host: run.host + from, guest: run.guest + from };
+  image.event("cow_write");
   if (image.encryption === undefined) await image.dataFile.write(place.host, bytes);
   else await image.encryption.write(image.dataFile, place, bytes);
 }

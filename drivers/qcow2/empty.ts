@@ -79,8 +79,10 @@ async function beginAnew(image: Qcow2Image): Promise<void> {
   const end = 3 * clusterSize + l1Length;
   await markDirty(image);
   try {
+    image.event("l1_update");
     await writeZeros(file, header.l1Offset, header.l1Size * 8);
     await image.barrier();
+    image.event("empty_image_prepare");
     // Whatever was there: the old tables, or what nobody refers to any more.
     await writeZeros(file, clusterSize, end - clusterSize);
     await image.barrier();

@@ -45,6 +45,12 @@ function mayBeHole({ state, file }: Extent): boolean {
 }
 
 function extentOf(image: Qcow2Image, offset: number, run: Run): Extent {
+  const extent = plainExtentOf(image, offset, run);
+  // What is read of a file that fails on purpose is read here, step by step.
+  return image.file.debugEvent === undefined ? extent : { ...extent, guarded: true };
+}
+
+function plainExtentOf(image: Qcow2Image, offset: number, run: Run): Extent {
   if (run.state === "compressed") {
     const { clusterSize } = image.geometry;
     return {

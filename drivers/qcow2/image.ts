@@ -1,3 +1,4 @@
+import type { DebugEvent } from "../../lib/block/debug_event.ts";
 import type { BlockNode } from "../../lib/block/node.ts";
 import type { DriverContext } from "../../lib/block/driver.ts";
 import type { DataEncryption } from "../../lib/block/encrypted_data.ts";
@@ -147,6 +148,11 @@ export class Qcow2Image implements ImageFacts {
     if (this.broken) {
       throw ImageError.fromErrno("ENOMEDIUM", { file: this.context.filename });
     }
+  }
+
+  /** Says what is about to be done, to a file that fails on purpose. */
+  event(name: DebugEvent): void {
+    this.file.debugEvent?.(name);
   }
 
   /** Flushes a file, unless flushes are not wanted (`cache.no-flush`). */

@@ -26,6 +26,7 @@ export async function writeL1Entry(image: Qcow2Image, index: number): Promise<vo
   const { file, header, l1, overlap } = image;
   const offset = header.l1Offset + index * 8;
   await overlap.check(offset, 8, "active L1 table");
+  image.event("l1_update");
   await file.write(offset, l1.bytes.subarray(index * 8, index * 8 + 8));
   await image.barrier();
 }
@@ -44,10 +45,12 @@ export async function writeL1(image: Qcow2Image): Promise<void> {
  */
 async function storeTable(image: Qcow2Image, table: EntryTable): Promise<number> {
   const { file, refcounts, overlap } = image;
+  image.event("l1_grow_alloc_table");
   const offset = await refcounts.allocate(table.bytes.length);
   try {
     await refcounts.flush();
     await overlap.check(offset, table.bytes.length);
+    image.event("l1_grow_write_table");
     await file.write(offset, table.bytes);
     await image.barrier();
   } catch (error) {
@@ -149,6 +152,7 @@ export async function growL1(
   const field = new DataView(new ArrayBuffer(12));
   field.setUint32(0, wanted);
   field.setBigUint64(4, BigInt(offset));
+  image.event("l1_grow_activate_table");
   await file.write(HEADER_FIELD, new Uint8Array(field.buffer));
   // From here on the file names the new table, whether or not it can be flushed.
   const replaced = { offset: header.l1Offset, length: old.bytes.length };

@@ -110,9 +110,11 @@ export class L2Tables {
     let table: L2Table;
     try {
       await image.refcounts.flush();
+      if (oldOffset !== 0) image.event("l2_alloc_cow_read");
       const old = oldOffset === 0 ? undefined : await this.cache.load(oldOffset);
       table = this.cache.create(offset);
       if (old !== undefined) table.entries.bytes.set(old.entries.bytes);
+      image.event("l2_alloc_write");
       await this.cache.flush();
     } catch (error) {
       if (image.broken) throw error;

@@ -71,7 +71,9 @@ export async function writeTables(image: Qcow2Image): Promise<void> {
 export async function flushImage(image: Qcow2Image): Promise<void> {
   image.assertUsable();
   if (!image.context.mode.writable) return;
+  image.event("flush_to_os");
   await image.lock.run(() => writeTables(image));
+  image.event("flush_to_disk");
   await image.barrier();
   if (image.hasDataFile) await image.barrier(image.dataFile);
 }

@@ -319,6 +319,7 @@ export async function readAt(image: Qcow2Image, offset: number, into: Uint8Array
     const part = into.subarray(done, done + run.length);
     switch (run.state) {
       case "data":
+        image.event("read_aio");
         if (image.encryption === undefined) await readPadded(image.dataFile, run.host, part);
         else await image.encryption.read(image.dataFile, { host: run.host, guest: at }, part);
         break;
@@ -328,7 +329,10 @@ export async function readAt(image: Qcow2Image, offset: number, into: Uint8Array
       case "unallocated":
       case "unallocated-reserved":
         if (image.backing === null) part.fill(0);
-        else await readPadded(image.backing, at, part);
+        else {
+          image.event("read_backing_aio");
+          await readPadded(image.backing, at, part);
+        }
         break;
       default:
         part.fill(0);

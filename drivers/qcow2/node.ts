@@ -87,7 +87,10 @@ export class Qcow2Node implements BlockNode {
     if (!this.readOnly) this.emptier = { makeEmpty: () => parts.makeEmpty() };
     // What others put into the file would be neither encrypted nor readable.
     if (!this.readOnly && image.encryption === undefined) {
-      this.allocator = { allocate: (offset, length) => this.#allocate(offset, length) };
+      // What is done to a file that fails on purpose is done here, step by step.
+      if (image.file.debugEvent === undefined) {
+        this.allocator = { allocate: (offset, length) => this.#allocate(offset, length) };
+      }
       this.packer = {
         codec: image.packed.codec,
         clusterSize,

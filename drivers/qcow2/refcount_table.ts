@@ -128,8 +128,10 @@ export async function growRefcountTable(
     cache.touch(slot);
   }
 
+  image.event("refblock_alloc_write_blocks");
   await cache.flush();
   await image.overlap.check(offset, table.bytes.length);
+  image.event("refblock_alloc_write_table");
   await file.write(offset, table.bytes);
   await image.barrier();
   return { table, offset, end };

@@ -1,3 +1,4 @@
+import type { DebugEvent } from "../../lib/block/debug_event.ts";
 import type { Qcow2Image } from "./image.ts";
 import type { Structure } from "./overlap.ts";
 import { readPadded } from "./_read.ts";
@@ -34,6 +35,7 @@ const OVERHEAD = 512;
 export class TableCache {
   readonly #image: Qcow2Image;
   readonly #kind: Structure;
+  readonly #events: { readonly load: DebugEvent; readonly update: DebugEvent };
   readonly #size: number;
   readonly #limit: number;
   readonly #slots = new Map<number, Slot>();
@@ -49,6 +51,9 @@ export class TableCache {
   constructor(image: Qcow2Image, kind: Structure, budget: number) {
     this.#image = image;
     this.#kind = kind;
+    this.#events = kind === "active L2 table"
+      ? { load: "l2_load", update: "l2_update" }
+      : { load: "refblock_load", update: "refblock_update_part" };
     this.#size = image.geometry.clusterSize;
     this.#limit = Math.max(Math.floor(budget / (this.#size + OVERHEAD)), MIN_TABLES);
   }
@@ -88,6 +93,7 @@ export class TableCache {
   async #read(offset: number, wanted: () => boolean): Promise<Slot> {
     const bytes = new Uint8Array(this.#size);
     try {
+      this.#image.event(this.#events.load);
       await readPadded(this.#image.file, offset, bytes);
     } catch (error) {
       wanted();
@@ -176,6 +182,7 @@ export class TableCache {
     const { file, overlap } = this.#image;
     for (const slot of [...this.#dirty].sort((a, b) => a.offset - b.offset)) {
       await overlap.check(slot.offset, this.#size, this.#kind);
+      this.#image.event(this.#events.update);
       await file.write(slot.offset, slot.entries.bytes);
       slot.dirty = false;
       this.#dirty.delete(slot);

@@ -169,6 +169,7 @@ export async function writeGuest(
   for (let done = 0; done < length;) {
     const allocation = await allocateGuest(image, offset + done, length - done);
     try {
+      image.event("write_aio");
       await fill(allocation.file, allocation.offset, done, allocation.length);
     } catch (error) {
       await allocation.abandon();

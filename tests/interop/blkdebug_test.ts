@@ -254,3 +254,86 @@ for (
     code: 0,
   });
 }
+
+// What qcow2 does, step by step. Both get as far, and say the same of it first; what a node that
+// is closed after that has to say is not told here.
+const EVENTFUL: readonly Given[] = [
+  disk("base", 8 * M, [[0, 8 * M, "flat"]]),
+  disk("src", 8 * M, [[0, 3 * M, "noise"], [5_120_000, 1024, "noise"]]),
+  img("create -f qcow2 -b base -F raw over 8M"),
+  io("over", "write -P 1 0 1M", "write -c -P 2 2M 64k"),
+  img("create -f qcow2 new 8M"),
+  img("create -f qcow2 -o cluster_size=512 small 8M"),
+  img("create -f qcow2 -b base -F raw shared 8M"),
+  io("shared", "write -P 1 0 1M", "write -c -P 2 2M 64k"),
+  img("snapshot -c one shared"),
+];
+const failingAt = (file: string, event: string) =>
+  qcow2(file, `inject-error.0.event=${event},inject-error.0.errno=5`);
+const intoTarget = (target: string, more = "") => (event: string) =>
+  `convert -m 1 -n${more} --target-image-opts -f raw src ${failingAt(target, event)}`;
+
+const EVENTS_OF: readonly {
+  readonly line: (event: string) => string;
+  readonly fails: readonly string[];
+  readonly passes: readonly string[];
+  /** Exit code of what fails. */
+  readonly code?: number;
+}[] = [
+  {
+    line: (event) => `map --output=json --image-opts ${failingAt("over", event)}`,
+    fails: ["l2_load", "reftable_load"],
+    passes: ["read_aio", "refblock_load", "cluster_alloc"],
+  },
+  {
+    line: (event) => `check --image-opts ${failingAt("over", event)}`,
+    fails: ["reftable_load"],
+    passes: ["read_aio", "read_compressed", "l2_update"],
+  },
+  {
+    line: (event) =>
+      `compare -s --image-opts ${failingAt("over", event)} driver=qcow2,file.filename=over`,
+    fails: ["read_aio", "read_compressed"],
+    passes: ["write_aio", "cow_read"],
+    code: 4,
+  },
+  {
+    line: intoTarget("new"),
+    fails: [
+      ...["l1_update", "l2_update", "l2_alloc_write", "write_aio", "refblock_load"],
+      ...["refblock_update_part", "refblock_alloc", "cluster_alloc"],
+    ],
+    passes: ["l2_alloc_cow_read", "read_aio", "write_compressed", "cluster_alloc_bytes"],
+  },
+  {
+    line: intoTarget("new", " -c"),
+    fails: ["l1_update", "write_compressed", "cluster_alloc_bytes"],
+    passes: ["cow_read", "l1_grow_alloc_table"],
+  },
+  {
+    line: intoTarget("small"),
+    fails: ["refblock_alloc_write", "refblock_alloc_hookup"],
+    passes: ["reftable_grow", "refblock_alloc_switch_table"],
+  },
+  {
+    line: intoTarget("shared"),
+    fails: ["l2_load", "l2_alloc_cow_read", "l2_alloc_write", "cow_read", "cow_write"],
+    passes: ["read_compressed", "l1_grow_activate_table"],
+  },
+  {
+    line: (event) => `resize --image-opts ${failingAt("over", event)} 64G`,
+    fails: ["l1_grow_alloc_table", "l1_grow_write_table", "l1_grow_activate_table"],
+    passes: ["l1_update", "l2_update"],
+  },
+];
+const firstError = (text: string) =>
+  text.split("\n").find((line) => line.startsWith("qemu-img: ")) ?? "";
+
+for (const { line, fails, passes, code = 1 } of EVENTS_OF) {
+  const more = { given: EVENTFUL, normalize: firstError };
+  sameForEach("blkdebug, events of qcow2", fails.map((event) => line(event)), { ...more, code });
+  sameForEach("blkdebug, events of qcow2", passes.map((event) => line(event)), {
+    ...more,
+    code: 0,
+  });
+}
