@@ -114,6 +114,7 @@ export async function runDemo(options: DemoOptions): Promise<void> {
 
 if (import.meta.main) {
   const { dir } = parseArgs(Deno.args, { string: ["dir"] });
+  if (typeof dir === "string") await Deno.mkdir(dir, { recursive: true });
   const folder = typeof dir === "string"
     ? await Deno.realPath(dir)
     : await Deno.makeTempDir({ prefix: "qimg_demo_" });
