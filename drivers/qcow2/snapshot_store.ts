@@ -6,11 +6,11 @@ import type { Snapshot } from "./snapshots.ts";
 /** The snapshots of an open image, with what can be done about them in it. */
 export function snapshotStore(image: Qcow2Image): SnapshotStore {
   // Data clusters in a file of their own are not counted, so nobody else can have them, too.
-  if (image.hasDataFile) return { list: () => [] };
-  const list = () => image.snapshots.entries;
+  const list = () => image.hasDataFile ? [] : image.snapshots.entries;
   if (!image.context.mode.writable) {
     return { list, select: (snapshot) => select(image, entryOf(image, snapshot)) };
   }
+  if (image.hasDataFile) return { list };
   return {
     list,
     create: (name, date) =>

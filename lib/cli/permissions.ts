@@ -128,16 +128,13 @@ function permissionsFor(word: string): ProtocolPermission[] {
   );
 }
 
-/** The path without symbolic links, of a file that may be still to be made; `""` where nobody knows. */
+/** The path without symbolic links, of the nearest folder if there is no such file; `""` where nobody knows. */
 function realPath(path: string): string {
   try {
     return Deno.realPathSync(path);
   } catch {
-    try {
-      const slash = path.lastIndexOf("/");
-      return `${Deno.realPathSync(slash < 0 ? "." : path.slice(0, slash + 1))}/`;
-    } catch {
-      return "";
-    }
+    const slash = path.lastIndexOf("/");
+    const folder = slash < 0 ? "." : path.slice(0, slash) || "/";
+    return folder === path ? "" : realPath(folder);
   }
 }

@@ -74,14 +74,19 @@ const percentText = (percent: number) => `    (${twoDecimals(percent)}/100%)`;
 
 /** As `-p`: each report overwrites the one before. */
 function percentDisplay(steps: Stepper, { stdout }: ProgressHost, endsLine: boolean): Display {
+  let isShown = false;
   return {
     show(percent) {
       if (!steps.passes(percent)) return;
+      isShown = true;
       stdout.write(`${percentText(percent)}\r`);
       stdout.flush();
     },
     end() {
-      if (endsLine) return stdout.write("\n");
+      if (endsLine) {
+        if (isShown) stdout.write("\n");
+        return;
+      }
       // Behind the result, and behind an error where both streams go to one place.
       stdout.writeLast("\n");
     },

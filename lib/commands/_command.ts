@@ -96,7 +96,10 @@ export interface ProgressSettings {
   readonly step: number;
   /** Silences `style` (`-q`). */
   readonly quiet?: boolean;
-  /** The line of percentages ends with the progress; otherwise behind all else that is printed. */
+  /**
+   * The line of percentages, if there is one, ends with the progress; otherwise a line ends behind all else
+   * that is printed.
+   */
   readonly endsLine?: boolean;
 }
 

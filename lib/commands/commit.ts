@@ -64,7 +64,6 @@ export const commit: Command = defineCommand({
     {
       const style = ctx.options.progress;
       using progress = await ctx.progress({ style, step: 1, quiet, endsLine: true });
-      progress.report(0);
       await commitImage({
         filename,
         format: ctx.options.format,

@@ -38,6 +38,8 @@ const FS_NOCOW_FL = 0x0080_0000n;
 const FS_IOC_FSGETXATTR = 0x801c581fn;
 const FS_IOC_FSSETXATTR = 0x401c5820n;
 const FS_XFLAG_EXTSIZE = 0x800;
+/** Bytes of `struct fsxattr`: flags, then the hint, both 32 bits. */
+const XATTR_LENGTH = 28;
 const BLKDISCARD = 0x1277n;
 const BLKZEROOUT = 0x127fn;
 const F_OFD_GETLK = 36;
@@ -249,24 +251,32 @@ export class NativeFile implements Disposable {
    * none, `undefined` where it does not know such a thing.
    */
   extentSizeHint(): number | undefined {
-    return this.#extendedFlags()?.getUint32(4, true);
+    const flags = new DataView(new ArrayBuffer(XATTR_LENGTH));
+    const libc = openChangingLibc();
+    const result = libc?.ioctl_buffer(this.#descriptor, FS_IOC_FSGETXATTR, flags);
+    return result === 0 ? flags.getUint32(4, true) : undefined;
   }
 
   /**
    * Sets the unit in bytes in which the file system is asked to allocate, up to 2^32 - 1; for a file
-   * that is still empty. False where the file system does not know it or has another range. Throws
-   * `HostError`.
+   * that is still empty. Throws `HostError`, also where the file system knows no hints or has another
+   * range.
    */
-  setExtentSizeHint(length: number): boolean {
-    const flags = this.#extendedFlags();
-    if (flags === undefined) return false;
+  setExtentSizeHint(length: number): void {
+    const flags = new DataView(new ArrayBuffer(XATTR_LENGTH));
+    const operation = "set the extent size of";
+    this.#change(
+      operation,
+      NONE,
+      (libc, fd) => libc.ioctl_buffer(fd, FS_IOC_FSGETXATTR, flags),
+    );
     flags.setUint32(0, flags.getUint32(0, true) | FS_XFLAG_EXTSIZE, true);
     flags.setUint32(4, length, true);
-    return this.#change(
-      "set the extent size of",
-      UNRELATED,
+    this.#change(
+      operation,
+      NONE,
       (libc, fd) => libc.ioctl_buffer(fd, FS_IOC_FSSETXATTR, flags),
-    ) >= 0;
+    );
   }
 
   /**
@@ -324,14 +334,6 @@ export class NativeFile implements Disposable {
       UNSUPPORTED,
       (libc, fd) => libc.ioctl_buffer(fd, request, range),
     ) >= 0;
-  }
-
-  /** `struct fsxattr`: flags, then the hint, both 32 bits. */
-  #extendedFlags(): DataView<ArrayBuffer> | undefined {
-    const flags = new DataView(new ArrayBuffer(28));
-    const libc = openChangingLibc();
-    const result = libc?.ioctl_buffer(this.#descriptor, FS_IOC_FSGETXATTR, flags);
-    return result === 0 ? flags : undefined;
   }
 
   /** `struct flock` of 64-bit Linux: type, whence, start at 8, length at 16, process (must be 0) at 24. */

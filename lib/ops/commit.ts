@@ -32,7 +32,7 @@ export interface CommitOptions {
   readonly rateLimit?: number | undefined;
   /** `-t`, default writeback. */
   readonly cache?: CacheMode;
-  /** Called as the copy gets on. */
+  /** Called when the image is open, and as the copy gets on. */
   readonly onProgress?: Progress;
 }
 
@@ -86,6 +86,7 @@ export async function commitImage(
   const mode: OpenMode = { ...READ_ONLY, writable: true, unmap: true, cache };
   const top = await openImage(image, mode, environment);
   try {
+    options.onProgress?.(0);
     await commitNode(top, image.filename, mode, options, environment);
   } catch (error) {
     await closeAfterError(top);

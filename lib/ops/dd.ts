@@ -35,10 +35,10 @@ export interface DdOptions {
 const STEP = 1 << 20;
 
 /**
- * Copies part of an image to a new one, zeros included.
+ * Copies part of an image to a new one, zeros included. If more is to be left out than there is, it reports
+ * `<source>: cannot skip to specified offset`, and the new image is empty, as with dd.
  *
- * @throws {ImageError} `<source>: cannot skip to specified offset` if more is to be left out than there is;
- * nothing is made then. After other errors the target is gone again, unless it was there before.
+ * @throws {ImageError} after which the target is gone again, unless it was there before.
  */
 export async function ddImage(
   request: DdOptions,
@@ -54,12 +54,9 @@ export async function ddImage(
   const length = count === undefined ? source.length : Math.min(count * blockSize, source.length);
   const start = skip * blockSize;
   if (start > length) {
-    throw new ImageError(`${request.source.filename}: cannot skip to specified offset`, {
-      errno: "EINVAL",
-      field: "skip",
-    });
+    environment.report(`${request.source.filename}: cannot skip to specified offset`, true);
   }
-  const creation = await create(target, source, length - start, environment);
+  const creation = await create(target, source, Math.max(length - start, 0), environment);
   try {
     if (start < length) await copy(source, start, length, target, environment);
   } catch (error) {

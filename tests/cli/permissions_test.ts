@@ -154,6 +154,7 @@ Deno.test({
     assertEquals(surplusPermissions({ reads: [dir.file("link")] }), []);
     assertEquals(surplusPermissions({ reads: [`file.filename=${dir.file("link")}`] }), []);
     assertEquals(surplusPermissions({ writes: [dir.file("folder/still-to-be-made")] }), []);
+    assertEquals(surplusPermissions({ writes: [dir.file("folder/missing/file")] }), []);
     assertEquals(surplusPermissions({ reads: [dir.file("missing")] }).length, EVERYTHING.length);
   },
 });

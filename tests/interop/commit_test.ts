@@ -304,6 +304,7 @@ refuses("what is no commit", [
   "-f zork top",
   "-p -b zork top",
   "-p base",
+  "-p -f vdi top",
   "-q base",
   "-U top",
   "-z",

@@ -59,6 +59,12 @@ copies("counts that go beyond everything", [
   "if=a of=b bs=1M count=9223372036854775807",
   "if=a of=b bs=512 count=36028797018963968",
 ], SMALL);
+copies("more left out than there is", [
+  "if=a of=b skip=202",
+  "if=a of=b skip=1 count=0",
+  "if=a of=b skip=9223372036854775807 bs=1M",
+  "-O qcow2 if=a of=b bs=1M skip=1",
+], SMALL);
 copies("another format", [
   "-O qcow2 if=a of=b",
   "-O qcow2 if=a of=b bs=1M skip=0",

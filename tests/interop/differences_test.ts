@@ -139,13 +139,6 @@ differs("convert onto its source in spite of everything", {
 
 // Errors that end with 0.
 
-differs("dd that skips past the end", {
-  given: [SOURCE],
-  run: "dd if=src of=b bs=1M skip=2",
-  theirs: 0,
-  says: "src: cannot skip to specified offset",
-  keeps: ["src", "b"],
-});
 differs("convert -n --target-is-zero -B", {
   given: [SOURCE, img("create -f qcow2 b 1M")],
   run: "convert -n --target-is-zero -B src -F raw -O qcow2 src b",

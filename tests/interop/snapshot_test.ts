@@ -282,6 +282,8 @@ for (const kind of ["qcow2, a data file", "qcow2, a raw data file"]) {
     "snapshot -c one a",
     "snapshot -a one a",
     "snapshot -d one a",
+    "convert -l one -O raw a b",
+    "convert -l snapshot.id=1 -O raw a b",
   ], { given: ZOO[kind]!, files: ["a", "d"] });
 }
 sameForEach("snapshot, a bitmap", [

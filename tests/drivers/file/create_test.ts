@@ -74,7 +74,7 @@ Deno.test("options that are wrong are found before the file is touched", async (
   }
 });
 
-Deno.test("hints that the file system does not know are taken in silence", async () => {
+Deno.test("hints do not keep a file from being made", async () => {
   await using dir = await tempDir();
   await create(
     dir.file("a"),
