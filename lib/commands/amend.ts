@@ -58,6 +58,7 @@ export const amend: Command = defineCommand({
   async run(ctx) {
     const { options: list, format, imageOpts, progress: style, quiet, force } = ctx.options;
     if (list === undefined) throw new UsageError("Must specify options (-o)");
+    using progress = await ctx.progress({ style, step: PROGRESS_STEP, quiet });
     const help = asksForHelp(list);
     if (help && format !== undefined) {
       ctx.out(amendOptionHelp(await describeAmendOptions({ format })));
@@ -74,7 +75,6 @@ export const amend: Command = defineCommand({
       ctx.out(amendOptionHelp(await describeAmendOptions({ image, cache }, environment)));
       return 0;
     }
-    using progress = await ctx.progress({ style, step: PROGRESS_STEP, quiet });
     await amendImage(image, {
       options: splitOptions(list),
       force,
