@@ -5,60 +5,98 @@
  */
 import type { BlockNode } from "../../lib/block/node.ts";
 import { readPadded } from "../../lib/block/read_padded.ts";
+import { alignDown, alignUp, divideUp } from "../../lib/bytes/align.ts";
 import { readU32LE, writeU32LE } from "../../lib/bytes/endian.ts";
+import { firstNonZero } from "../../lib/bytes/zero_scan.ts";
 import { HEADER_SIZE, type ParallelsHeader, tableEnd } from "./header.ts";
 
-/** Changes are stored in pieces of the file of this many bytes. */
-const CHUNK = 16384;
+/** The table is kept, and changes are stored, in pieces of the file of this many bytes. */
+const PAGE = 16384;
+
+/** Bytes that are read at a time. */
+const READ_STEP = 64 * PAGE;
 
 /** The table of an open image. Changes are kept in memory until they are stored. */
 export class AllocationTable {
   /** How many entries there are, in the file or not. */
   readonly length: number;
+  /** How many of them the file has, which may end before its table does; the others are 0. */
+  readonly storedLength: number;
   readonly #unit: number;
-  /** The table as far as the file has it, or more; behind it all entries are 0, as they are read there. */
-  #bytes: Uint8Array;
+  /**
+   * The pages of the file with entries that are not 0, by their numbers. A header can claim far more
+   * entries than the disk has clusters, and a file be long without taking any space.
+   */
+  readonly #pages = new Map<number, Uint8Array>();
   readonly #changed = new Set<number>();
 
-  private constructor(length: number, unit: number, bytes: Uint8Array) {
-    this.length = length;
-    this.#unit = unit;
-    this.#bytes = bytes;
+  private constructor({ entries, entryUnit }: ParallelsHeader, fileLength: number) {
+    this.length = entries;
+    this.storedLength = Math.min(divideUp(Math.max(fileLength - HEADER_SIZE, 0), 4), entries);
+    this.#unit = entryUnit;
   }
 
-  /** Reads the table, of which only what is in the file takes memory. */
-  static async load(
-    file: BlockNode,
-    { entries, entryUnit }: ParallelsHeader,
-  ): Promise<AllocationTable> {
-    const inFile = Math.max(Math.min(tableEnd(entries), file.length) - HEADER_SIZE, 0);
-    const bytes = new Uint8Array(inFile);
-    await readPadded(file, HEADER_SIZE, bytes);
-    return new AllocationTable(entries, entryUnit, bytes);
+  /** Reads the table, of which only what is in use takes memory. */
+  static async load(file: BlockNode, header: ParallelsHeader): Promise<AllocationTable> {
+    const table = new AllocationTable(header, file.length);
+    const end = Math.min(tableEnd(header.entries), file.length);
+    for (let at = 0; at < end;) {
+      const { state, hole, length } = await file.extent(at, end - at);
+      if (state === "data" && hole !== true) await table.#read(file, at, at + length);
+      at += length;
+    }
+    return table;
   }
 
   /** A table in which nothing is allocated, for those who do not look at data. */
-  static unread({ entries, entryUnit }: ParallelsHeader): AllocationTable {
-    return new AllocationTable(entries, entryUnit, new Uint8Array(0));
-  }
-
-  /** Entries from here on are 0. */
-  get storedLength(): number {
-    return this.#bytes.length / 4;
+  static unread(header: ParallelsHeader): AllocationTable {
+    return new AllocationTable(header, 0);
   }
 
   /** Where a cluster of the disk is in the file, bytes; 0 if it is nowhere. */
   get(index: number): number {
-    const at = index * 4;
-    return at < this.#bytes.length ? readU32LE(this.#bytes, at) * this.#unit : 0;
+    if (index >= this.length) return 0;
+    const at = HEADER_SIZE + index * 4;
+    const page = this.#pages.get(Math.floor(at / PAGE));
+    return page === undefined ? 0 : readU32LE(page, at % PAGE) * this.#unit;
+  }
+
+  /** The first entry from `index` on that is not 0, or `end` if there is none before. */
+  nextUsed(index: number, end: number = this.length): number {
+    const stop = Math.min(end, this.length);
+    while (index < stop) {
+      const at = HEADER_SIZE + index * 4;
+      const number = Math.floor(at / PAGE);
+      const next = ((number + 1) * PAGE - HEADER_SIZE) / 4;
+      const page = this.#pages.get(number);
+      if (page !== undefined) {
+        const last = Math.min(next, stop);
+        for (let place = at % PAGE; index < last; index++, place += 4) {
+          if (readU32LE(page, place) !== 0) return index;
+        }
+      }
+      index = next;
+    }
+    return end;
+  }
+
+  /** The entries of a range that are not 0; they may be changed on the way. */
+  *used(from: number = 0, end: number = this.length): Generator<number, void, undefined> {
+    let index = this.nextUsed(from, end);
+    while (index < end) {
+      yield index;
+      index = this.nextUsed(index + 1, end);
+    }
   }
 
   /** Sets where a cluster of the disk is, bytes; 0 for nowhere. */
   set(index: number, position: number): void {
-    const at = index * 4;
-    if (at >= this.#bytes.length) this.#growTo(at + 4);
-    writeU32LE(this.#bytes, at, position / this.#unit);
-    this.#changed.add(Math.floor((HEADER_SIZE + at) / CHUNK));
+    const at = HEADER_SIZE + index * 4;
+    const number = Math.floor(at / PAGE);
+    let page = this.#pages.get(number);
+    if (page === undefined) this.#pages.set(number, page = new Uint8Array(PAGE));
+    writeU32LE(page, at % PAGE, position / this.#unit);
+    this.#changed.add(number);
   }
 
   /** Whether there is anything to store. */
@@ -68,24 +106,32 @@ export class AllocationTable {
 
   /** Brings changes into the file. What entries lead to has to be safe before. */
   async store(file: BlockNode): Promise<void> {
-    for (const chunk of [...this.#changed].sort((a, b) => a - b)) {
-      const start = Math.max(chunk * CHUNK - HEADER_SIZE, 0);
-      const end = Math.min((chunk + 1) * CHUNK - HEADER_SIZE, this.#bytes.length);
-      const bytes = this.#bytes.slice(start, end);
-      this.#changed.delete(chunk);
+    const tableLength = tableEnd(this.length);
+    for (const number of [...this.#changed].sort((a, b) => a - b)) {
+      const start = number * PAGE;
+      const first = Math.max(start, HEADER_SIZE);
+      const end = Math.min(start + PAGE, tableLength);
+      const bytes = this.#pages.get(number)!.slice(first - start, end - start);
+      this.#changed.delete(number);
       try {
-        await file.write(HEADER_SIZE + start, bytes);
+        await file.write(first, bytes);
       } catch (error) {
-        this.#changed.add(chunk);
+        this.#changed.add(number);
         throw error;
       }
     }
   }
 
-  /** For an image whose file ended within its table. */
-  #growTo(size: number): void {
-    const bytes = new Uint8Array(Math.min(Math.max(size, this.#bytes.length * 2), this.length * 4));
-    bytes.set(this.#bytes);
-    this.#bytes = bytes;
+  /** Takes in the pages that `start` to `end` of the file touch. */
+  async #read(file: BlockNode, start: number, end: number): Promise<void> {
+    const stop = alignUp(end, PAGE);
+    for (let at = alignDown(start, PAGE); at < stop; at += READ_STEP) {
+      const bytes = new Uint8Array(Math.min(READ_STEP, stop - at));
+      await readPadded(file, at, bytes);
+      for (let place = 0; place < bytes.length; place += PAGE) {
+        const page = bytes.subarray(place, place + PAGE);
+        if (firstNonZero(page) >= 0) this.#pages.set((at + place) / PAGE, page.slice());
+      }
+    }
   }
 }

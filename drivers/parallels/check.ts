@@ -62,12 +62,11 @@ class Check {
     const { clusterSize } = header;
     const fileLength = this.#image.file.length;
     let end = 0;
-    for (let index = 0; index < table.storedLength; index++) {
+    // In a file shorter than a cluster there is no room for any, to the reference: not for one that is 0.
+    const entries = clusterSize > fileLength ? range(table.storedLength) : table.used();
+    for (const index of entries) {
       const position = table.get(index);
-      if (position === 0) {
-        // In a file shorter than a cluster there is no room for any, to the reference.
-        if (clusterSize <= fileLength) continue;
-      } else if (this.#image.isInside(position)) {
+      if (position !== 0 && this.#image.isInside(position)) {
         end = Math.max(end, position + clusterSize);
         continue;
       }
@@ -113,7 +112,7 @@ class Check {
         seen.get(place + 1)! < position + clusterSize;
     };
     let isCopied = false;
-    for (let index = 0; index < table.storedLength; index++) {
+    for (const index of table.used()) {
       const position = table.get(index);
       if (!image.isInside(position)) continue;
       if (!isTaken(position)) {
@@ -149,10 +148,14 @@ class Check {
   #countClusters(): void {
     const { table, header: { clusterSize } } = this.#image;
     const result = this.#result;
+    /** Where the cluster before this one is, if it counts. */
     let before = 0;
-    for (let index = 0; index < table.storedLength; index++) {
+    let expected = 0;
+    for (const index of table.used()) {
       const position = table.get(index);
-      if (position === 0 || position + clusterSize > result.imageEndOffset) {
+      if (index !== expected) before = 0;
+      expected = index + 1;
+      if (position + clusterSize > result.imageEndOffset) {
         before = 0;
         continue;
       }
@@ -183,6 +186,10 @@ function verb(isRepaired: boolean): string {
   return isRepaired ? "Repairing" : "ERROR";
 }
 
+function* range(end: number): Generator<number, void, undefined> {
+  for (let index = 0; index < end; index++) yield index;
+}
+
 /**
  * Checks an image, and repairs what `repair` allows.
  *
@@ -201,9 +208,8 @@ export function needsRepair(image: ParallelsImage): boolean {
   const { header, file, table, wasInUse, endAtOpen, dataStart } = image;
   if (wasInUse || header.dataStart(file.length) === undefined) return true;
   if (endAtOpen > file.length || dataStart > file.length) return true;
-  for (let index = 0; index < table.storedLength; index++) {
-    const position = table.get(index);
-    if (position !== 0 && !image.isInside(position)) return true;
+  for (const index of table.used()) {
+    if (!image.isInside(table.get(index))) return true;
   }
   const positions = usedPositions(image);
   return positions.some((position, i) =>

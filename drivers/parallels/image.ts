@@ -49,9 +49,8 @@ export class ParallelsImage {
     this.preallocated = preallocated;
     this.wasInUse = header.inUse;
     let end = this.dataStart;
-    for (let index = 0; index < table.storedLength; index++) {
-      const position = table.get(index);
-      if (position !== 0) end = Math.max(end, position + header.clusterSize);
+    for (const index of table.used()) {
+      end = Math.max(end, table.get(index) + header.clusterSize);
     }
     this.endAtOpen = end;
   }
@@ -111,12 +110,13 @@ export class ParallelsImage {
 export function usedPositions(image: ParallelsImage): Float64Array {
   const { table } = image;
   let count = 0;
-  for (let index = 0; index < table.storedLength; index++) {
+  for (const index of table.used()) {
     if (image.isInside(table.get(index))) count++;
   }
   const positions = new Float64Array(count);
   let isSorted = true;
-  for (let index = 0, n = 0; n < count; index++) {
+  let n = 0;
+  for (const index of table.used()) {
     const position = table.get(index);
     if (!image.isInside(position)) continue;
     isSorted &&= n === 0 || positions[n - 1]! <= position;

@@ -22,19 +22,13 @@ export function runAt(
 ): Run {
   const first = Math.floor(offset / clusterSize);
   const skip = offset - first * clusterSize;
+  const end = Math.floor((offset + most - 1) / clusterSize) + 1;
   const start = table.get(first);
-  let length = clusterSize - skip;
-  for (let index = first + 1; length < most; index++) {
-    if (start === 0 && index >= table.storedLength) {
-      // Nothing more is allocated.
-      length = most;
-      break;
-    }
-    const expected = start === 0 ? 0 : start + (index - first) * clusterSize;
-    if (table.get(index) !== expected) break;
-    length += clusterSize;
-  }
-  return { length: Math.min(length, most), position: start === 0 ? undefined : start + skip };
+  let next = first + 1;
+  if (start === 0) next = table.nextUsed(next, end);
+  else while (next < end && table.get(next) === start + (next - first) * clusterSize) next++;
+  const length = Math.min((next - first) * clusterSize - skip, most);
+  return { length, position: start === 0 ? undefined : start + skip };
 }
 
 /** Fills `into` from `offset` of the disk. */

@@ -214,13 +214,11 @@ export class DiskWriter {
   async #forget(first: number, end: number): Promise<boolean> {
     const image = this.#image;
     const { file, table, space, header: { clusterSize } } = image;
-    end = Math.min(end, table.storedLength);
     for (const index of this.#pending.keys()) {
       if (index >= first && index < end) return false;
     }
-    for (let index = first; index < end; index++) {
+    for (const index of table.used(first, end)) {
       const position = table.get(index);
-      if (position === 0) continue;
       await image.dropExtension();
       await file.discard(position, clusterSize);
       table.set(index, 0);
