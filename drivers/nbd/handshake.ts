@@ -5,7 +5,6 @@
  */
 import { ImageError } from "../../lib/block/error.ts";
 import { readU16BE, readU32BE, readU64BE, writeU32BE } from "../../lib/bytes/endian.ts";
-import { isAligned, isPowerOfTwo } from "../../lib/bytes/align.ts";
 import {
   EXPORT_FLAG,
   GREETING_MAGIC,
@@ -18,7 +17,6 @@ import {
   OPTION_REPLY_MAGIC,
   REPLY,
   REPLY_ERROR,
-  REPLY_ERROR_BIT,
 } from "../../lib/nbd/constants.ts";
 import { NbdClosedError, NbdProtocolError } from "../../lib/nbd/errors.ts";
 import {
@@ -37,6 +35,7 @@ import {
 } from "../../lib/nbd/negotiation.ts";
 import { type Connection, StreamReader, StreamWriter } from "../../lib/nbd/stream.ts";
 import { optionWord, replyWord } from "../../lib/nbd/words.ts";
+import { invalid, isError, Refusal, refused, requireBlockSizes, serverError } from "./refusal.ts";
 
 /** A connection and the means to use it. */
 export interface Channel {
@@ -80,9 +79,6 @@ export interface Session extends ExportInfo {
   /** The number of the context; `undefined` if the server does not have it. */
   readonly contextId: number | undefined;
 }
-
-/** A channel is left in good order after such a failure: the server gets a word of goodbye. */
-class Refusal extends ImageError {}
 
 /**
  * Agrees with a server upon an export. The connection stays the caller's, whatever happens.
@@ -367,14 +363,7 @@ class Handshake {
   /** @throws {ImageError} for a reply that is an error. */
   #requireNoError(option: number, { type, data }: OptionReply): void {
     if (!isError(type)) return;
-    const what = `option ${option} (${optionWord(option)})`;
-    const text = new TextDecoder().decode(data);
-    const hints = type === REPLY_ERROR.tlsRequired ? ["Did you forget a valid tls-creds?"] : [];
-    if (text !== "") hints.push(`server reported: ${text}`);
-    throw new Refusal(refusalWords(type, what), {
-      errno: "EINVAL",
-      hint: hints.length === 0 ? undefined : hints.join("\n"),
-    });
+    throw serverError(option, type, new TextDecoder().decode(data));
   }
 
   async #take(length: number, what: string): Promise<Uint8Array> {
@@ -398,57 +387,6 @@ const PLAIN: Agreed = { extended: false, structured: false, contextId: undefined
 /** Data of a reply, bytes: no reply that is asked for here is longer than a name and a text. */
 const MAX_REPLY = 4 + 2 * LIMIT.text;
 
-function isError(type: number): boolean {
-  return type >= REPLY_ERROR_BIT;
-}
-
-function refusalWords(type: number, what: string): string {
-  switch (type) {
-    case REPLY_ERROR.unsupported:
-      return `Unsupported option type for ${what}`;
-    case REPLY_ERROR.policy:
-      return `Denied by server for ${what}`;
-    case REPLY_ERROR.invalid:
-      return `Invalid parameters for ${what}`;
-    case REPLY_ERROR.platform:
-      return `Server lacks support for ${what}`;
-    case REPLY_ERROR.tlsRequired:
-      return `TLS negotiation required before ${what}`;
-    case REPLY_ERROR.unknown:
-      return "Requested export not available";
-    case REPLY_ERROR.shutdown:
-      return `Server shutting down before ${what}`;
-    case REPLY_ERROR.blockSizeRequired:
-      return `Server requires INFO_BLOCK_SIZE for ${what}`;
-    default:
-      return `Unknown error code when asking for ${what}`;
-  }
-}
-
-function requireBlockSizes({ minimum, preferred, maximum }: BlockSizes, size: number): void {
-  if (!isPowerOfTwo(minimum)) {
-    throw refused(`server minimum block size ${minimum} is not a power of two`);
-  }
-  if (!isPowerOfTwo(preferred) || preferred < minimum) {
-    throw refused(`server preferred block size ${preferred} is not valid`);
-  }
-  if (maximum < minimum) throw refused(`server maximum block size ${maximum} is not valid`);
-  if (!isAligned(size, minimum)) {
-    throw refused(`export size ${size} is not multiple of minimum block size ${minimum}`);
-  }
-  if (minimum > LIMIT.transfer) {
-    throw refused(`server minimum block size ${minimum} is larger than any request`);
-  }
-}
-
 function hex64(value: bigint): string {
   return value.toString(16).padStart(16, "0");
-}
-
-function refused(message: string): ImageError {
-  return new Refusal(message, { errno: "EINVAL" });
-}
-
-function invalid(message: string, cause?: unknown): ImageError {
-  return new ImageError(message, { errno: "EINVAL", cause });
 }

@@ -5,6 +5,7 @@ import { FreedClusters } from "./freed_clusters.ts";
 import type { Qcow2Image } from "./image.ts";
 import { type RefcountFormat, refcountFormat } from "./refcount_format.ts";
 import { countFree, countUsed, findFreeRun, lastUsed } from "./refcount_search.ts";
+import { PackedSpace } from "./packed_space.ts";
 import { growRefcountTable, nameRefcountTable } from "./refcount_table.ts";
 import { RefcountTable } from "./table.ts";
 import { type CachedTable, TableCache } from "./table_cache.ts";
@@ -31,8 +32,8 @@ export class Refcounts {
   #table = new RefcountTable(new Uint8Array(0));
   /** Cluster at which the search for free ones goes on. */
   #next = 0;
-  /** Where compressed bytes go on, 0 for a new cluster. */
-  #nextByte = 0;
+  /** Where compressed bytes go. */
+  readonly #packed: PackedSpace;
   /** What was freed of late. */
   readonly #released: FreedClusters;
 
@@ -42,6 +43,7 @@ export class Refcounts {
     this.format = refcountFormat(image.header.refcountOrder, image.geometry.clusterSize);
     this.cache = new TableCache(image, "refcount block", CACHE_BYTES);
     this.#released = new FreedClusters(image);
+    this.#packed = new PackedSpace(image, this);
   }
 
   /** Blocks that the table has room for. */
@@ -68,7 +70,7 @@ export class Refcounts {
   async reset(): Promise<void> {
     this.cache.clear();
     this.#next = 0;
-    this.#nextByte = 0;
+    this.#packed.reset();
     this.#released.clear();
     await this.load();
   }
@@ -139,38 +141,8 @@ export class Refcounts {
    *
    * @throws {ImageError} `EFBIG` beyond what an entry can express.
    */
-  async allocateBytes(length: number): Promise<number> {
-    const { geometry: { clusterSize, clusterBits } } = this.#image;
-    const limit = Math.min(2 ** (70 - clusterBits) - 1, Number.MAX_SAFE_INTEGER);
-    this.#image.event("cluster_alloc_bytes");
-    let offset = this.#nextByte;
-    if (offset !== 0) {
-      const count = await this.get(Math.floor(offset / clusterSize));
-      if (count >= this.format.maximum) offset = 0;
-    }
-    let room = clusterSize - offset % clusterSize;
-    for (;;) {
-      if (offset === 0 || room < length) {
-        const cluster = await this.findFree(1, limit);
-        if (cluster === 0) {
-          throw await signalCorruption(
-            this.#image,
-            "Preventing invalid allocation of compressed cluster at offset 0",
-          );
-        }
-        if (offset === 0 || Math.ceil(offset / clusterSize) * clusterSize !== cluster) {
-          offset = cluster;
-          room = clusterSize;
-        } else {
-          room += clusterSize;
-        }
-      }
-      if (await this.change(offset, length, 1, "never")) break;
-      offset = 0;
-    }
-    const end = offset + length;
-    this.#nextByte = end % clusterSize === 0 ? 0 : end;
-    return offset;
+  allocateBytes(length: number): Promise<number> {
+    return this.#packed.allocate(length);
   }
 
   /**
@@ -238,8 +210,7 @@ export class Refcounts {
     const { geometry: { clusterSize }, l2 } = this.#image;
     const offset = cluster * clusterSize;
     this.#next = Math.min(this.#next, cluster);
-    // The cluster may soon hold something else: nothing may go on in it.
-    if (Math.floor(this.#nextByte / clusterSize) === cluster) this.#nextByte = 0;
+    this.#packed.freed(cluster);
     this.cache.forget(offset);
     l2.forget(offset);
     this.#released.add(offset, this.passesDiscard(reason));
