@@ -53,10 +53,10 @@ export async function ddImage(
   const target = await targetFor(request);
   const length = count === undefined ? source.length : Math.min(count * blockSize, source.length);
   const start = skip * blockSize;
+  const creation = await create(target, source, Math.max(length - start, 0), environment);
   if (start > length) {
     environment.report(`${request.source.filename}: cannot skip to specified offset`, true);
   }
-  const creation = await create(target, source, Math.max(length - start, 0), environment);
   try {
     if (start < length) await copy(source, start, length, target, environment);
   } catch (error) {

@@ -101,6 +101,7 @@ copies("with zeros in it", ["if=src of=b bs=1M", "-O qcow2 if=src of=b bs=1M"], 
 sameForEach("dd refuses", [
   "dd if=none of=b",
   "dd if=. of=b",
+  "dd if=a of=none/b skip=3",
   "dd if=a of=none/b",
   "dd if=a of=.",
   "dd if=a of=zork:b",

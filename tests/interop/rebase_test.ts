@@ -298,6 +298,7 @@ refuses(
     "-T zork -b other -F qcow2 top",
     "-u -b other top",
     "-c -u -b other top",
+    "-c -u -b other -F zork top",
     "-p -b none -F qcow2 top",
     "-p -b other -F zork top",
     "-b top -F qcow2 top",
