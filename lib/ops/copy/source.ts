@@ -91,6 +91,8 @@ export class Source {
   readonly #options: SourceOptions;
   #segment = 0;
   #stretch: Stretch | undefined;
+  /** In a salvage: nothing could be said of the last sector that was asked for. */
+  #isLost = false;
   /** Stretches by where they begin: a copy looks at all of them twice, and asking costs system calls. */
   readonly #found = new Map<number, Stretch>();
 
@@ -227,13 +229,17 @@ export class Source {
     position: number,
   ): Promise<ChainExtent> {
     const { overBacking, salvage, exact = false, wholeZeros = 0 } = this.#options;
-    for (let length = limit;;) {
+    // Behind a lost sector the next one mostly is, too, and what is lost is as a whole.
+    for (let length = this.#isLost ? Math.min(SECTOR, limit) : limit;;) {
       try {
-        return await chainExtent(node, offset, length, {
+        const extent = await chainExtent(node, offset, length, {
           topOnly: overBacking !== undefined,
           exact,
           wholeZeros,
         });
+        if (!this.#isLost) return extent;
+        this.#isLost = false;
+        length = limit;
       } catch (error) {
         const warning = `error while reading block status at offset ${position}: ${
           reasonText(error)
@@ -246,6 +252,7 @@ export class Source {
           });
         }
         if (length <= SECTOR) {
+          this.#isLost = true;
           salvage(warning);
           // Perhaps it can be read all the same.
           return { length, kind: "data", extent: undefined };
