@@ -1,5 +1,12 @@
 import { assert, assertEquals } from "@std/assert";
-import { assertSame, type Outcome, reference, type SameOptions, useQimg } from "../_reference.ts";
+import {
+  assertSame,
+  type Outcome,
+  reference,
+  runReference,
+  type SameOptions,
+  useQimg,
+} from "../_reference.ts";
 import { tempDir } from "../_temp.ts";
 import { disk, type Given, hole, img } from "./_cases.ts";
 import {
@@ -327,7 +334,24 @@ Deno.test({
   },
 });
 
-async function assertIdentical(cwd: string): Promise<Outcome> {
-  const { runReference } = await import("../_reference.ts");
-  return await runReference(["compare", "copy", KIT], { cwd });
+for (const format of ["raw", "qcow2"]) {
+  Deno.test({
+    name: `nbd: much of a server is written to ${format} while more is read`,
+    ignore: reference.ignore || ignoreWithoutNbdkit,
+    async fn() {
+      await using dir = await tempDir();
+      const args = ["sparse-random", "size=256M", "seed=2", "percent=25", "runlength=3000000"];
+      await using _server = await startNbdkit(dir.path, args);
+      await useQimg(["convert", "-O", format, KIT, "copy"], { cwd: dir.path });
+      const { stdout } = await assertIdentical(dir.path, "-F", format);
+      assertEquals(stdout, "Images are identical.\n");
+      if (format === "raw") return;
+      const { code, stderr } = await runReference(["check", "copy"], { cwd: dir.path });
+      assertEquals([code, stderr], [0, ""]);
+    },
+  });
+}
+
+async function assertIdentical(cwd: string, ...options: readonly string[]): Promise<Outcome> {
+  return await runReference(["compare", ...options, KIT, "copy"], { cwd });
 }

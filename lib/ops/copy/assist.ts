@@ -5,7 +5,7 @@
  */
 import { HostError } from "../../io/errno.ts";
 import { type HostFile, openHostFile } from "../../io/host_file.ts";
-import { BatchState, CHUNK_SIZE, type PartnerFile, READY, type WriteRun } from "./job.ts";
+import { BatchState, CHUNK_SIZE, type PartnerFile, type WriteRun } from "./job.ts";
 
 /** Writes batches as they come. */
 export class Assistant {
@@ -17,7 +17,7 @@ export class Assistant {
   constructor(states: Int32Array, buffers: readonly Uint8Array[]) {
     this.#states = states;
     this.#buffers = buffers;
-    Atomics.store(states, READY, 1);
+    Atomics.store(states, states.length - 1, 1);
   }
 
   /** Opens the next file. One that cannot be opened fails the batches that need it. */

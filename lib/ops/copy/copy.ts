@@ -7,6 +7,7 @@ import { ImageError } from "../../block/error.ts";
 import type { BlockNode } from "../../block/node.ts";
 import type { Environment } from "../../graph/environment.ts";
 import type { Progress } from "../progress.ts";
+import { SLOT_SIZE } from "./job.ts";
 import { move, type MoverOptions, type Packing } from "./mover.ts";
 import { Offload } from "./offload.ts";
 import { Pace } from "./pace.ts";
@@ -14,6 +15,7 @@ import { Partner } from "./partner.ts";
 import { batchSize, chunkSize } from "./plain.ts";
 import { isFar, measureWork, type PlanOptions, planSteps } from "./planner.ts";
 import { InlinePool, type Pool, threadLimit, WorkerPool } from "./pool.ts";
+import { SlotWriter } from "./slot_writer.ts";
 import { Source } from "./source.ts";
 import { sparseRule } from "./sparse.ts";
 import { Writer } from "./writer.ts";
@@ -79,22 +81,24 @@ export async function copyImage(
   };
   // A partner takes some time to start, so it does that while the work is measured.
   using partners = new DisposableStack();
-  const mayHavePartner = packing === undefined && !options.copyRange && options.rateLimit === 0 &&
-    target.allocator !== undefined && threadLimit(requests) > 1 &&
-    await hostSize(sources) >= MUCH_PLAIN;
+  const mayBeHelped = packing === undefined && !options.copyRange && options.rateLimit === 0 &&
+    target.allocator !== undefined && threadLimit(requests) > 1;
   const sparse = sparseRule(sparseSize, target.limits.requestAlignment);
-  let partner = mayHavePartner
+  let partner = mayBeHelped && await hostSize(sources) >= MUCH_PLAIN
     ? partners.use(new Partner(pace, batchSize(chunkSize(target, sparse))))
     : undefined;
-  const { data, heavy } = await measureWork(source, planned, pace);
-  if (data - heavy < MUCH_PLAIN) {
-    partners.dispose();
+  const { data, heavy, far } = await measureWork(source, planned, pace);
+  if (data - heavy - far < MUCH_PLAIN) {
+    partner?.[Symbol.dispose]();
     partner = undefined;
   }
   const threads = heavy >= MUCH ? threadLimit(requests) : 0;
+  const scribe = threads === 0 && mayBeHelped && far >= MUCH_PLAIN
+    ? partners.use(new Partner(pace, SLOT_SIZE, requests))
+    : undefined;
   await using pool: Pool = threads > 0
     ? new WorkerPool(threads, requests)
-    : new InlinePool(requests);
+    : new InlinePool(scribe?.buffers ?? requests);
   const writer = new Writer(target, {
     unmap: sparseSize > 0,
     skipZeros: options.readsZero,
@@ -113,6 +117,7 @@ export async function copyImage(
     packing,
     offload,
     partner,
+    slotWriter: scribe === undefined ? undefined : new SlotWriter(writer, scribe),
     writes: Math.min(requests, target.limits.requests ?? 1),
     onDone(bytes) {
       done += bytes;

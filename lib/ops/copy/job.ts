@@ -197,10 +197,7 @@ export interface WriteRun {
 /** How many batches there may be: one that is filled, one that is written, and some between them. */
 export const BATCHES = 4;
 
-/** Index of the word that says whether the partner has started, behind the states of the batches. */
-export const READY = BATCHES;
-
-/** What is going on with a batch. */
+/** What is going on with a batch. One more state behind those of the batches is 1 once the partner has started. */
 export const BatchState = {
   /** There is none. */
   none: 0,
@@ -216,7 +213,12 @@ export const BatchState = {
 export type PartnerMessage =
   | { readonly partner: Int32Array; readonly buffers: readonly Uint8Array[] }
   | { readonly file: PartnerFile }
-  | { readonly write: readonly WriteRun[]; readonly batch: number };
+  | {
+    readonly write: readonly WriteRun[];
+    readonly batch: number;
+    /** A message, of any content, says when it is done. */
+    readonly tell: boolean;
+  };
 
 /** To a worker. */
 export interface JobMessage {

@@ -18,6 +18,7 @@ import { PlainCopier, type PlainOptions } from "./plain.ts";
 import { isReachable, JobFiles, type Piece, readyPiece, type Step } from "./planner.ts";
 import type { Pool } from "./pool.ts";
 import type { PieceCopier } from "./run_copier.ts";
+import type { SlotWriter } from "./slot_writer.ts";
 import type { Place, Source } from "./source.ts";
 import { dataRuns } from "./sparse.ts";
 import { writeError } from "./writer.ts";
@@ -36,6 +37,8 @@ export interface MoverOptions extends PlainOptions {
   readonly pool: Pool;
   /** Write slots as they get ready. */
   readonly outOfOrder: boolean;
+  /** Present when another thread writes the slots of the pool. */
+  readonly slotWriter?: SlotWriter | undefined;
   /** Present when the target is compressed. */
   readonly packing?: Packing | undefined;
   /** How many slots and zeros may be on their way to the target at a time; one if absent. */
@@ -257,13 +260,14 @@ class Mover {
   async #writeSlot({ step, slot }: Entry, filled: Filled): Promise<void> {
     if (step.kind !== "slot") return;
     await this.#plain.settle();
-    const { writer, pool, onDone } = this.#options;
+    const { writer, pool, slotWriter, onDone } = this.#options;
     const bytes = pool.slots[slot]!;
     if (filled.kind === "clusters") return await this.#writeClusters(step.pieces, bytes, filled);
+    const isWritten = await slotWriter?.write(slot, step.pieces, filled.runs) ?? false;
     let at = 0;
     for (const [index, { offset, length }] of step.pieces.entries()) {
       const piece = bytes.subarray(at, at + length);
-      await writer.runs(piece, offset, filled.runs[index]!, offset);
+      if (!isWritten) await writer.runs(piece, offset, filled.runs[index]!, offset);
       onDone(length);
       at += length;
     }

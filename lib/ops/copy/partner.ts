@@ -5,7 +5,7 @@
  */
 import type { LocalFile } from "../../block/node.ts";
 import type { PartnerMessage, WriteRun } from "./job.ts";
-import { BATCHES, BatchState, READY } from "./job.ts";
+import { BATCHES, BatchState } from "./job.ts";
 import { alignUp } from "../../bytes/align.ts";
 import { breathe, type Pace } from "./pace.ts";
 import { startWorker } from "./pool.ts";
@@ -34,29 +34,39 @@ export interface Run {
  */
 export class Partner implements Disposable {
   readonly #worker: Worker;
-  readonly #states = new Int32Array(
-    new SharedArrayBuffer((BATCHES + 1) * Int32Array.BYTES_PER_ELEMENT),
-  );
+  /** Of each batch, and whether the thread has started. */
+  readonly #states: Int32Array;
   readonly #buffers: readonly Uint8Array[];
   readonly #pace: Pace;
   readonly #files = new Map<string, number>();
+  readonly #waiting = new Set<() => void>();
   #isLost = false;
 
-  /** Starts the thread and does not wait for it. Batches are of `size` bytes at most. */
-  constructor(pace: Pace, size: number) {
+  /** Starts the thread and does not wait for it. There may be `count` batches of `size` bytes at most. */
+  constructor(pace: Pace, size: number, count = BATCHES) {
     this.#pace = pace;
-    this.#buffers = sharedBuffers(BATCHES, size);
+    this.#states = new Int32Array(
+      new SharedArrayBuffer((count + 1) * Int32Array.BYTES_PER_ELEMENT),
+    );
+    this.#buffers = sharedBuffers(count, size);
     this.#worker = startWorker();
+    this.#worker.onmessage = () => this.#wake();
     this.#worker.onerror = (event) => {
       event.preventDefault();
       this.#isLost = true;
+      this.#wake();
     };
     this.#post({ partner: this.#states, buffers: this.#buffers });
   }
 
+  /** Where the bytes of batches go, by their numbers. */
+  get buffers(): readonly Uint8Array[] {
+    return this.#buffers;
+  }
+
   /** Whether it has started and can take a batch as number `batch`. */
   canTake(batch: number): boolean {
-    return !this.#isLost && Atomics.load(this.#states, READY) === 1 &&
+    return !this.#isLost && Atomics.load(this.#states, this.#states.length - 1) === 1 &&
       Atomics.load(this.#states, batch) === BatchState.none;
   }
 
@@ -65,8 +75,8 @@ export class Partner implements Disposable {
     return this.#buffers[batch]!;
   }
 
-  /** Hands over a batch. */
-  take(batch: number, runs: readonly Run[]): void {
+  /** Hands over a batch; {@linkcode ended} waits only for those that it is to `tell` of. */
+  take(batch: number, runs: readonly Run[], { tell = false } = {}): void {
     const write = runs.map(({ at, length, target, to }): WriteRun => ({
       at,
       length,
@@ -74,7 +84,7 @@ export class Partner implements Disposable {
       to,
     }));
     Atomics.store(this.#states, batch, BatchState.taken);
-    this.#post({ write, batch });
+    this.#post({ write, batch, tell });
   }
 
   /** Whether a batch was written; `undefined` while it is being written, and where there is none. */
@@ -82,6 +92,15 @@ export class Partner implements Disposable {
     const state = Atomics.load(this.#states, batch);
     if (state === BatchState.written) return true;
     return state === BatchState.failed || this.#isLost ? false : undefined;
+  }
+
+  /** Waits for a batch while this thread does other things, and says whether it was written. */
+  async ended(batch: number): Promise<boolean> {
+    for (;;) {
+      const outcome = this.outcome(batch);
+      if (outcome !== undefined) return outcome;
+      await new Promise<void>((resolve) => this.#waiting.add(resolve));
+    }
   }
 
   /** Lets the number of a batch be used again. */
@@ -120,6 +139,11 @@ export class Partner implements Disposable {
       this.#post({ file: { path, direct, sync } });
     }
     return index;
+  }
+
+  #wake(): void {
+    for (const resolve of this.#waiting) resolve();
+    this.#waiting.clear();
   }
 
   #post(message: PartnerMessage): void {

@@ -4,14 +4,14 @@
  * @module
  */
 import type { BlockNode } from "../../block/node.ts";
-import type { Allocation } from "../../block/plan.ts";
 import { alignDown } from "../../bytes/align.ts";
 import { alignedBytes } from "../../io/aligned_buffer.ts";
 import { BATCHES, CHUNK_SIZE, type DataRun, SLOT_SIZE } from "./job.ts";
 import type { Offload } from "./offload.ts";
 import type { Pace } from "./pace.ts";
-import type { Partner, Run } from "./partner.ts";
+import type { Partner } from "./partner.ts";
 import type { Piece } from "./planner.ts";
+import { type ReservedRun, reserveRuns } from "./reserve.ts";
 import type { Place, Source } from "./source.ts";
 import { dataRuns, isPiecewise, type SparseRule } from "./sparse.ts";
 import type { Writer } from "./writer.ts";
@@ -62,18 +62,13 @@ interface Scanned {
   readonly runs: readonly DataRun[];
 }
 
-/** A run that the partner writes. */
-interface Given extends Run {
-  readonly allocation: Allocation;
-}
-
 /** Chunks that the partner writes, or will when they are enough. */
 interface Batch {
   /** The number by which the partner knows it. */
   readonly number: number;
   readonly chunks: Scanned[];
   /** The data of the chunks with space reserved, once the batch is handed over. */
-  readonly runs: Given[];
+  readonly runs: ReservedRun[];
   /** Bytes of its buffer that are in use. */
   size: number;
 }
@@ -223,46 +218,13 @@ export class PlainCopier {
     if (batch === undefined || batch.chunks.length === 0) return;
     let at = 0;
     for (const scanned of batch.chunks) {
-      await this.#reserve(batch, scanned, at);
-      at += scanned.bytes.length;
+      const { bytes, runs, chunk: { offset, begin } } = scanned;
+      await reserveRuns(this.#options.writer, { bytes, offset, runs, begin }, at, batch.runs);
+      at += bytes.length;
     }
     this.#gathered = undefined;
     this.#taken[batch.number] = batch;
     this.#options.partner!.take(batch.number, batch.runs);
-  }
-
-  /** Reserves host space for the data of a chunk, which lies in its batch's buffer from `from` on. */
-  async #reserve(
-    { runs: given }: Batch,
-    { chunk, bytes, runs }: Scanned,
-    from: number,
-  ): Promise<void> {
-    const { writer } = this.#options;
-    const { offset, begin } = chunk;
-    let hole = 0;
-    // Each run by itself, as this thread would write it: where space lies must not depend on who is faster.
-    for (const { start, length } of runs) {
-      if (start > hole) await writer.hole(offset + hole, start - hole, begin);
-      hole = start + length;
-      for (let at = start; at < hole;) {
-        const allocation = await writer.allocate(offset + at, hole - at, begin);
-        const target = allocation?.file.local;
-        if (allocation === null || target === undefined) {
-          await allocation?.abandon();
-          await writer.data(offset + at, bytes.subarray(at, hole), begin);
-          break;
-        }
-        given.push({
-          at: from + at,
-          target,
-          to: allocation.offset,
-          length: allocation.length,
-          allocation,
-        });
-        at += allocation.length;
-      }
-    }
-    if (hole < bytes.length) await writer.hole(offset + hole, bytes.length - hole, begin);
   }
 
   /** Waits for all that the partner has. */

@@ -55,6 +55,8 @@ export interface Workload {
   readonly data: number;
   /** Of it, what other threads could help with: data to be inflated, or all with a compressed target. */
   readonly heavy: number;
+  /** Of it, what comes from afar as it is. */
+  readonly far: number;
 }
 
 /** Looks over a whole source. */
@@ -65,14 +67,16 @@ export async function measureWork(
 ): Promise<Workload> {
   let data = 0;
   let heavy = 0;
+  let far = 0;
   for (let at = 0; at < source.length;) {
     await pace.step();
-    const { length, isData, isPacked } = await nextRun(source, at, options);
+    const { stretch: { place }, length, isData, isPacked } = await nextRun(source, at, options);
     if (isData) data += length;
+    if (isData && place.kind === "plain" && isFar(place.file)) far += length;
     if (isData && (isPacked || options.clusterSize !== undefined)) heavy += length;
     at += length;
   }
-  return { data, heavy };
+  return { data, heavy, far };
 }
 
 /** The steps of a copy of all of `source`, from begin to end. */

@@ -11,7 +11,7 @@ import { JobRunner } from "./runner.ts";
 /** What there is in a worker in place of a window. */
 interface WorkerScope {
   onmessage: ((event: MessageEvent<WorkerMessage>) => void) | null;
-  postMessage(message: ResultMessage): void;
+  postMessage(message: ResultMessage | null): void;
 }
 
 const scope = globalThis as unknown as WorkerScope;
@@ -25,7 +25,10 @@ scope.onmessage = ({ data }) => {
   else if ("job" in data) last = last.then(() => doJob(data));
   else if ("partner" in data) assistant = new Assistant(data.partner, data.buffers);
   else if ("file" in data) last = last.then(() => assistant!.open(data.file));
-  else last = last.then(() => assistant!.write(data.batch, data.write));
+  else {last = last.then(() => {
+      assistant!.write(data.batch, data.write);
+      if (data.tell) scope.postMessage(null);
+    });}
 };
 
 async function doJob({ id, job }: JobMessage): Promise<void> {
