@@ -352,6 +352,20 @@ for (const format of ["raw", "qcow2"]) {
   });
 }
 
+Deno.test({
+  name: "nbd: much is read by one thread and sent to a server by another",
+  ignore: reference.ignore || ignoreWithoutNbdkit,
+  async fn() {
+    await using dir = await tempDir();
+    await disk("copy", 96 * MIB, [[0, 40 * MIB, "noise"], [60 * MIB, 9 * MIB, "gaps"]])
+      .make(dir.path);
+    await using _server = await startNbdkit(dir.path, ["memory", "size=96M"]);
+    await useQimg(["convert", "-n", "-f", "raw", "-O", "raw", "copy", KIT], { cwd: dir.path });
+    const { stdout } = await assertIdentical(dir.path, "-F", "raw");
+    assertEquals(stdout, "Images are identical.\n");
+  },
+});
+
 async function assertIdentical(cwd: string, ...options: readonly string[]): Promise<Outcome> {
   return await runReference(["compare", ...options, KIT, "copy"], { cwd });
 }

@@ -92,7 +92,9 @@ export async function copyImage(
     partner?.[Symbol.dispose]();
     partner = undefined;
   }
-  const threads = heavy >= MUCH ? threadLimit(requests) : 0;
+  const isSent = planned.slotsOnly === true && data >= MUCH_PLAIN;
+  // One reads for the other who sends.
+  const threads = heavy >= MUCH ? threadLimit(requests) : isSent ? threadLimit(1) : 0;
   const scribe = threads === 0 && mayBeHelped && far >= MUCH_PLAIN
     ? partners.use(new Partner(pace, SLOT_SIZE, requests))
     : undefined;
