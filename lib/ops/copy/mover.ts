@@ -6,7 +6,8 @@
  * system lets one writer at a file at a time. So this thread copies them, by turns with at most one other.
  * Inflating and deflating take far longer than copying and are for the pool; nodes that answer from afar
  * are asked for several pieces at once. Both fill slots, which this thread writes, in the order of the disk
- * unless told otherwise.
+ * unless told otherwise. Whoever talks to a server does nothing else, or it waits: what came from afar
+ * another thread writes, and what goes there another one has read.
  *
  * @module
  */
