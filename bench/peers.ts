@@ -3,14 +3,16 @@
  * `deno task bench:peers [--rows REGEXP] [--pairs N] [--json FILE] [--dir FOLDER]
  * [--scale N] [--program FILE]`.
  *
- * `--scale 10` makes every image ten times larger, which must not change the
- * peak memory; `--program dist/qimg` measures the compiled program. The exit
- * code is 1 when a row misses its target.
+ * qimg is what `deno task bundle` makes, made anew and run by Deno; with
+ * `--program main.ts` the modules themselves, with `--program dist/qimg` the
+ * compiled program. `--scale 10` makes every image ten times larger, which must
+ * not change the peak memory. The exit code is 1 when a row misses its target.
  */
 
 import { parseArgs } from "@std/cli/parse-args";
 import { bold, dim, green, red } from "@std/fmt/colors";
-import { fromFileUrl, join, resolve } from "@std/path";
+import { join, resolve } from "@std/path";
+import { bundle } from "../.ci/bundle.ts";
 import { measure, median, type Run } from "./_measure.ts";
 import { PeerData } from "./_peer_data.ts";
 
@@ -529,6 +531,13 @@ async function fastFolder(): Promise<string> {
   }
 }
 
+/** How qimg is started: a module by Deno, a program by itself. Makes the bundle unless told which. */
+async function programIn(dir: string, named: string | undefined): Promise<readonly string[]> {
+  const path = named === undefined ? join(dir, "qimg.js") : resolve(named);
+  if (named === undefined) await bundle({ output: path });
+  return /\.[jt]s$/.test(path) ? [Deno.execPath(), "run", "-A", path] : [path];
+}
+
 if (import.meta.main) {
   const options = parseArgs(Deno.args, {
     string: ["rows", "pairs", "json", "dir", "scale", "program"],
@@ -548,14 +557,11 @@ if (import.meta.main) {
   const dir = parent === undefined
     ? await fastFolder()
     : await Deno.makeTempDir({ dir: parent, prefix: "qimg_peers_" });
-  const compiled = text("program");
-  const program = compiled === undefined
-    ? [Deno.execPath(), "run", "-A", fromFileUrl(new URL("../main.ts", import.meta.url))]
-    : [resolve(compiled)];
 
   const results: Result[] = [];
   const failures: string[] = [];
   try {
+    const program = await programIn(dir, text("program"));
     const contest = new Contest(dir, program, pairs, new PeerData(dir, scale));
     for (const row of ROWS.filter(({ name }) => wanted.test(name))) {
       console.error(dim(`${row.name} …`));

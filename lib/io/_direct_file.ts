@@ -6,7 +6,7 @@
  *
  * @module
  */
-import fs from "node:fs";
+const { default: fs } = await import("node:fs");
 import { alignDown, alignUp, isAligned } from "../bytes/align.ts";
 import { alignedBytes, isAlignedBytes } from "./aligned_buffer.ts";
 import { errnoOf, HostError } from "./errno.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import fs from "node:fs";
+const { default: fs } = await import("node:fs");
 import { O_DIRECT } from "./_direct_file.ts";
 import { HostError } from "./errno.ts";
 import type { QueueFile, QueueFileOptions } from "./queue_file.ts";
