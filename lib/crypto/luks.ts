@@ -6,7 +6,7 @@
  */
 import { type CipherSpec, type HashName, masterKeyBytes, requireSupported } from "./algorithms.ts";
 import { CryptoError } from "./error.ts";
-import { deriveKey, iterationsFor, measureIterations } from "./key_derivation.ts";
+import { deriveKey, iterationsFor, iterationsPerSecond } from "./key_derivation.ts";
 import {
   DIGEST_BYTES,
   encodeLuksHeader,
@@ -68,7 +68,7 @@ const SOURCES: Required<LuksSources> = {
     }
   },
   uuid: () => crypto.randomUUID(),
-  speed: measureIterations,
+  speed: iterationsPerSecond,
 };
 
 /** An open volume: its header and its master key. */

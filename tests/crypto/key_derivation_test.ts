@@ -2,7 +2,12 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { pbkdf2Sync } from "node:crypto";
 import { HASHES, type HashName } from "../../lib/crypto/algorithms.ts";
 import { CryptoError } from "../../lib/crypto/error.ts";
-import { deriveKey, iterationsFor, measureIterations } from "../../lib/crypto/key_derivation.ts";
+import {
+  deriveKey,
+  iterationsFor,
+  iterationsPerSecond,
+  measureIterations,
+} from "../../lib/crypto/key_derivation.ts";
 import { bytesOf } from "./_luks.ts";
 
 for (const hash of Object.keys(HASHES) as HashName[]) {
@@ -58,4 +63,11 @@ Deno.test("the speed of this machine can be measured, and longer keys take longe
   assert(Number.isInteger(short) && short > 1000, `${short}`);
   // Seven digests instead of one; a busy machine is not to fail the test.
   assert(long < short, `${long} of 200 bytes, ${short} of 20`);
+});
+
+Deno.test("what was measured is not measured again", async () => {
+  const first = await iterationsPerSecond("sha256", 20);
+  // Two measurements are hardly ever equal to the last digit.
+  for (let i = 0; i < 3; i++) assertEquals(await iterationsPerSecond("sha256", 20), first);
+  assert(await iterationsPerSecond("sha256", 200) < first);
 });

@@ -1,6 +1,7 @@
 /** Disks with something of everything, for tests that copy and compare. */
 import { Random } from "../_random.ts";
 import { useReference, writeWithReference } from "../_reference.ts";
+import { type TempDir, tempDir } from "../_temp.ts";
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -99,9 +100,28 @@ const MAKERS: Readonly<Record<string, Maker>> = {
     useReference(["create", "-q", "-f", "qcow2", "none.qcow2", "13M"], { cwd: dir }),
 };
 
-/** Makes the disk of this name in a folder, with what it needs. */
+/** Folders with disks that were made already, by their names. */
+const made = new Map<string, Promise<TempDir>>();
+const folders: string[] = [];
+addEventListener("unload", () => {
+  for (const folder of folders) Deno.removeSync(folder, { recursive: true });
+});
+
+async function makeOnce(name: string): Promise<TempDir> {
+  const dir = await tempDir();
+  folders.push(dir.path);
+  await MAKERS[name]!(dir.path);
+  return dir;
+}
+
+/** Puts the disk of this name into a folder, with what it needs. */
 export async function make(dir: string, name: string): Promise<void> {
-  await MAKERS[name]!(dir);
+  if (!made.has(name)) made.set(name, makeOnce(name));
+  const { path } = await made.get(name)!;
+  // Holes stay holes.
+  const { success, stderr } = await new Deno.Command("cp", { args: ["-a", `${path}/.`, dir] })
+    .output();
+  if (!success) throw new Error(`${name}: ${new TextDecoder().decode(stderr)}`);
 }
 
 /** A `setup` that makes the disks that are words of a command line. */
