@@ -19,5 +19,8 @@ export function withoutContentId(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   masked.fill(0x2a, at, at + 8);
   masked.set(bytes.subarray(at + 8 - missing, isPadded ? end - missing : end), at + 8);
   masked.set(bytes.subarray(end), end + (isPadded ? 0 : missing));
+  // The reference clears one byte behind a text that has become shorter, and no more.
+  const textEnd = masked.indexOf(0, at);
+  if (isPadded && missing > 1) masked.fill(0, textEnd, textEnd + missing);
   return masked;
 }
