@@ -138,6 +138,14 @@ export class FileNode implements BlockNode {
     });
   }
 
+  reserve(offset: number, length: number): Promise<void> {
+    return this.#request(() => {
+      this.#beginWriting();
+      // Where the file system cannot, it stays a hole.
+      this.#openNative()?.allocate(offset, length);
+    });
+  }
+
   discard(offset: number, length: number): Promise<void> {
     if (!this.#mode.unmap || length === 0) return DONE;
     return this.#request(() => {

@@ -27,6 +27,8 @@ interface PendingCluster {
 export class DiskWriter {
   readonly #image: ParallelsImage;
   readonly #pending = new Map<number, PendingCluster>();
+  /** Up to where the file has space for what was made in advance, bytes; `undefined` where it has all of it. */
+  #reservedTo: number | undefined;
   /** The table in the file may still lead to holes. */
   #hasLooseHoles = false;
 
@@ -65,6 +67,7 @@ export class DiskWriter {
 
   /** Brings everything into the file. Under the image's lock. */
   async store(): Promise<void> {
+    await this.#reserve();
     await this.#image.storeTable();
     this.#hasLooseHoles = false;
   }
@@ -174,9 +177,12 @@ export class DiskWriter {
     const { file, space, preallocated, header: { clusterSize } } = this.#image;
     const spare = Math.floor(Math.max(preallocated.size, clusterSize) / clusterSize);
     const at = space!.growsAt;
+    // Clearing space that is about to be written takes longer than writing it.
+    const isReserved = !preallocated.sparse && !file.fixedLength && file.reserve !== undefined;
+    if (isReserved) this.#reservedTo ??= at;
     const grow = async (places: number) => {
       const length = places * clusterSize;
-      if (preallocated.sparse) await file.resize(at + length, "off");
+      if (preallocated.sparse || isReserved) await file.resize(at + length, "off");
       else await file.writeZeroes(at, length, { unmap: false });
       space!.grown(places);
     };
@@ -187,6 +193,21 @@ export class DiskWriter {
       if (spare === 0 || !isFull(error)) throw error;
       await grow(count);
     }
+  }
+
+  /** Gives the places in use the space that they have not filled, so that writing to them later cannot fail. */
+  async #reserve(): Promise<void> {
+    const { file, space } = this.#image;
+    const from = this.#reservedTo;
+    const end = space!.dataEnd;
+    if (from === undefined || end <= from) return;
+    try {
+      await file.reserve!(from, end - from);
+    } catch (error) {
+      // Without it the disk is the same.
+      if (!isFull(error)) throw error;
+    }
+    this.#reservedTo = end;
   }
 
   /** What clusters hold beside a range of new ones: zeros, or what shows there so far. */

@@ -131,6 +131,11 @@ export interface BlockNode extends AsyncDisposable {
   writeZeroes(offset: number, length: number, flags: ZeroFlags): Promise<void>;
   /** Says that a range's content is of no use any more. May do nothing. */
   discard(offset: number, length: number): Promise<void>;
+  /**
+   * Gives a range within the length the space that it lacks; what it holds stays as it is. Nodes without it
+   * reserve space by writing zeros.
+   */
+  reserve?(offset: number, length: number): Promise<void>;
   /** The first run with one state at `offset`; `length` ≥ 1 is the most that is of interest. */
   extent(offset: number, length: number): Promise<Extent>;
   /**

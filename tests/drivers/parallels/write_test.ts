@@ -47,6 +47,50 @@ Deno.test("where there is no room for space in advance, there may be enough", as
   assertEquals(tableOf(file.bytes()), [1, 2, 3, 0, 0, 0]);
 });
 
+Deno.test("a file that can reserve space does so for the places in use, once, and ends behind them", async () => {
+  const kinds: string[] = [];
+  const reserved: number[][] = [];
+  const file = Object.assign(new MemoryNode({ bytes: parallelsImage(EMPTY) }), {
+    reserve(offset: number, length: number) {
+      reserved.push([offset, length]);
+      return Promise.resolve();
+    },
+  });
+  {
+    await using image = await open(file, { writable: true });
+    file.onRequest(({ kind }) => void kinds.push(kind));
+    await image.write(0, new Uint8Array(SECTOR).fill(1));
+    assertEquals(reserved, []);
+    await image.flush();
+    assertEquals(reserved, [[CLUSTER, CLUSTER]]);
+    await image.write(CLUSTER, new Uint8Array(2 * CLUSTER).fill(2));
+    await image.flush();
+    await image.flush();
+  }
+  assertEquals(reserved, [[CLUSTER, CLUSTER], [2 * CLUSTER, 2 * CLUSTER]]);
+  assertEquals(kinds.includes("zero"), false);
+  assertEquals(tableOf(file.bytes()), [1, 2, 3, 0, 0, 0]);
+  assertEquals(file.bytes().length, 4 * CLUSTER);
+});
+
+Deno.test("what was written stays where space for the rest of a cluster is not to be had", async () => {
+  const fileWithout = (errno: "ENOSPC" | "EIO") =>
+    Object.assign(new MemoryNode({ bytes: parallelsImage(EMPTY) }), {
+      reserve: () => Promise.reject(ImageError.fromErrno(errno)),
+    });
+  const file = fileWithout("ENOSPC");
+  {
+    await using image = await open(file, { writable: true });
+    await image.write(SECTOR, new Uint8Array(SECTOR).fill(1));
+  }
+  assertEquals(tableOf(file.bytes()), [1, 0, 0, 0, 0, 0]);
+  assertEquals([...file.bytes().subarray(CLUSTER + SECTOR - 1, CLUSTER + SECTOR + 1)], [0, 1]);
+  const image = await open(fileWithout("EIO"), { writable: true });
+  await image.write(0, new Uint8Array(SECTOR));
+  await assertRejects(() => image.flush(), ImageError, "Input/output error");
+  await assertRejects(() => image[Symbol.asyncDispose](), ImageError, "Input/output error");
+});
+
 Deno.test("space that was given out and not filled is used again", async () => {
   const file = new MemoryNode({ bytes: parallelsImage(EMPTY) });
   {
