@@ -94,14 +94,14 @@ export async function rebaseImage(
   const { backingFormat, unsafe = false, cache = READ_ONLY.cache } = options;
   const mode: OpenMode = { ...READ_ONLY, writable: true, noBacking: unsafe, cache };
   await using node = await openImage(image, mode, environment);
+  if (options.compress && !node.packs) {
+    throw new ImageError("Compression not supported for this file format", { errno: "ENOTSUP" });
+  }
   if (backingFormat !== undefined && findFormat(backingFormat) === undefined) {
     throw new ImageError(`Invalid format name: '${backingFormat}'`, {
       errno: "EINVAL",
       field: "backing_fmt",
     });
-  }
-  if (options.compress && !node.packs) {
-    throw new ImageError("Compression not supported for this file format", { errno: "ENOTSUP" });
   }
   // Formats that tell nothing of themselves have no place for a backing file's name either.
   const details = await node.details?.();

@@ -312,6 +312,11 @@ refuses("formats without backing files", ["-p -f raw -b other -F qcow2 top"], [
   ...BASES,
   disk("top", M, [[0, 64 * K, "noise"]]),
 ]);
+refuses("compressed data in formats without", [
+  "-c -b other -F qcow2 top",
+  "-c -b other -F zork top",
+  "-c -u -b other -F zork top",
+], [...BASES, img("create -f qed top 1M")]);
 refuses("a backing file that is gone", ["-b other -F qcow2 top", "-b base -F qcow2 top"], [
   ...BASES,
   img(["create", "-f", "qcow2", "-u", "-b", "gone", "-F", "qcow2", "top", "5M"]),
