@@ -113,3 +113,25 @@ for (const [what, given] of Object.entries(DAMAGES)) {
     normalize: (text) => text.split("\n").sort().join("\n"),
   });
 }
+
+// Messages tell where in its own disk the second one cannot be read.
+const SECOND: readonly Given[] = [
+  img("create -f qcow2 a 1M"),
+  io("a", "write -P 1 0 1M"),
+  img("convert -O raw a old"),
+  patch("a", [0x30000, 8, COPIED | 0x40200n]),
+];
+sameForEach("two images, the second damaged", [
+  "convert -m 1 --image-opts -O raw driver=raw,file.filename=old driver=qcow2,file.filename=a b",
+  "convert -m 1 -O qcow2 a a b",
+], { given: SECOND, ...FAILED });
+sameForEach("two images, the second damaged, saved", [
+  "convert -m 1 --salvage --image-opts -O raw driver=raw,file.filename=old " +
+  "driver=qcow2,file.filename=a b",
+  "convert -m 1 --salvage -f qcow2 -O raw a a b",
+], {
+  given: SECOND,
+  files: ["b"],
+  code: 0,
+  normalize: (text) => text.split("\n").sort().join("\n"),
+});

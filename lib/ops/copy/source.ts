@@ -151,7 +151,8 @@ export class Source {
         try {
           await this.#read(offset + at, sector);
         } catch (error) {
-          salvage(`error while reading offset ${offset + at}: ${reasonText(error)}`);
+          const { start } = this.#segmentAt(offset + at);
+          salvage(`error while reading offset ${offset + at - start}: ${reasonText(error)}`);
           sector.fill(0);
         }
       }
@@ -209,7 +210,7 @@ export class Source {
     if (overBacking !== undefined && offset < overBacking) {
       limit = Math.min(limit, overBacking - offset);
     }
-    const extent = await this.#extent(node, offset - start, limit, offset);
+    const extent = await this.#extent(node, offset - start, limit);
     let length = Math.min(alignUp(extent.length, SECTOR), limit);
     const misaligned = (offset - start + length) % alignment;
     if (length > misaligned) length -= misaligned;
@@ -221,12 +222,11 @@ export class Source {
     return { offset, length, kind, place, extent: extent.extent, end: realEnd };
   }
 
-  /** The state of a node at its own `offset`; `position` is for messages. */
+  /** The state of a node at its own `offset`, which messages tell as well. */
   async #extent(
     node: BlockNode,
     offset: number,
     limit: number,
-    position: number,
   ): Promise<ChainExtent> {
     const { overBacking, salvage, exact = false, wholeZeros = 0 } = this.#options;
     // Behind a lost sector the next one mostly is, too, and what is lost is as a whole.
@@ -241,7 +241,7 @@ export class Source {
         this.#isLost = false;
         length = limit;
       } catch (error) {
-        const warning = `error while reading block status at offset ${position}: ${
+        const warning = `error while reading block status at offset ${offset}: ${
           reasonText(error)
         }`;
         if (salvage === undefined) {
