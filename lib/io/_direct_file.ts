@@ -6,7 +6,6 @@
  *
  * @module
  */
-const { default: fs } = await import("node:fs");
 import { alignDown, alignUp, isAligned } from "../bytes/align.ts";
 import { alignedBytes, isAlignedBytes } from "./aligned_buffer.ts";
 import { errnoOf, HostError } from "./errno.ts";
@@ -16,6 +15,9 @@ import {
   type HostFileStat,
   toHostFileStat,
 } from "./_host_types.ts";
+
+// A static import would be loaded at every start of a bundle of the program.
+const { default: fs } = await import("node:fs");
 
 /** Two architectures, two numbers; the other flags are the same on all that Deno runs on. */
 export const O_DIRECT = Deno.build.arch === "aarch64" ? 0o200000 : 0o40000;

@@ -3,10 +3,12 @@
  *
  * @module
  */
-const { default: fs } = await import("node:fs");
 import { O_DIRECT } from "./_direct_file.ts";
 import { HostError } from "./errno.ts";
 import type { QueueFile, QueueFileOptions } from "./queue_file.ts";
+
+// A static import would be loaded at every start of a bundle of the program.
+const { default: fs } = await import("node:fs");
 
 /** Opens `path` with O_DIRECT. Throws `HostError`. */
 export function openDirectQueueFile(path: string, { write, sync }: QueueFileOptions): QueueFile {
