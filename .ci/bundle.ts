@@ -6,7 +6,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
-import { fromFileUrl, resolve } from "@std/path";
+import { dirname, fromFileUrl, resolve } from "@std/path";
 
 const ROOT = fromFileUrl(new URL("../", import.meta.url));
 
@@ -18,20 +18,19 @@ const OTHER_URL = /new URL\("[^"]*", ?import\.meta\.url\)/;
 
 /** Bundles the program into `output`; throws with the bundler's words when it cannot. */
 export async function bundle({ output }: { output: string }): Promise<void> {
-  const path = resolve(ROOT, output);
-  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      ...["bundle", "--quiet", "--platform=deno", "--minify"],
-      ...[`--output=${path}`, ".ci/program.ts"],
-    ],
+  const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["bundle", "--quiet", "--platform=deno", "--minify", ".ci/program.ts"],
     cwd: ROOT,
   }).output();
-  if (!success) throw new Error(`deno bundle: ${new TextDecoder().decode(stderr)}`);
-  const source = await Deno.readTextFile(path);
+  const text = new TextDecoder();
+  if (!success) throw new Error(`deno bundle: ${text.decode(stderr)}`);
+  const source = text.decode(stdout);
   const whole = source.replace(WORKER_URL, "new URL(import.meta.url)");
-  if (whole === source) throw new Error(`${path}: the workers' module is not where it was`);
+  if (whole === source) throw new Error("deno bundle: the workers' module is not where it was");
   const other = OTHER_URL.exec(whole);
-  if (other !== null) throw new Error(`${path}: ${other[0]} is not in the bundle`);
+  if (other !== null) throw new Error(`deno bundle: ${other[0]} is not in the bundle`);
+  const path = resolve(ROOT, output);
+  await Deno.mkdir(dirname(path), { recursive: true });
   await Deno.writeTextFile(path, whole);
 }
 
